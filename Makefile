@@ -1,0 +1,36 @@
+# Each target makes what it needs: a virtual environment in .venv with pinned torch.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint bench wheel clean
+
+demo: $(STAMP)
+	$(BIN)/latentpack demo
+
+test: $(STAMP)
+	$(BIN)/python -c "import latentpack.kernels._cpp"
+	$(BIN)/python -m pytest -q -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python scripts/bench_coder.py
+	$(BIN)/python scripts/bench_tensors.py
+
+wheel: $(STAMP)
+	$(BIN)/python -m build
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+# Re-made when the dependencies or the C++ sources change.
+$(STAMP): pyproject.toml $(wildcard kernels/*.cpp kernels/*.h)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
+	$(BIN)/python -m pip install --quiet --editable .[bench,dev]
+	touch $(STAMP)
