@@ -1,0 +1,52 @@
+"""Codecs by id. The table is part of the format (FORMAT.md, section 5): append only.
+
+An id is never given to another codec, not even after its codec is gone; a change of any output
+byte of a codec is a new id.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from ..kernels.errors import BitstreamError
+from .codec import Codec
+
+CODECS = {
+    1: "tensor/lossless",
+    2: "image/light",
+}
+
+
+def codec_id(name: str) -> int:
+    """Return the id of a codec, e.g. 1 for "tensor/lossless"."""
+    for number, known in CODECS.items():
+        if known == name:
+            return number
+    raise ValueError(f"codec {name!r} is unknown; known are {', '.join(CODECS.values())}")
+
+
+def codec_name(number: int) -> str:
+    """Return the name of a codec id that was read from a file."""
+    try:
+        return CODECS[number]
+    except KeyError:
+        known = ", ".join(f"{i} ({name})" for i, name in CODECS.items())
+        raise BitstreamError(
+            f"codec id {number} is unknown; this release knows {known}; "
+            "the file may need a newer latentpack"
+        ) from None
+
+
+def load(codec: str | int) -> type[Codec]:
+    """Import one codec, and only that one, and return its class.
+
+    Args:
+        codec: name ("image/light") or id (2).
+
+    Raises:
+        ValueError: the name is unknown. BitstreamError: the id is.
+    """
+    name = codec_name(codec) if isinstance(codec, int) else CODECS[codec_id(codec)]
+    module = importlib.import_module("." + name.replace("/", "."), __package__)
+    loaded: type[Codec] = module.CODEC
+    return loaded

@@ -1,0 +1,59 @@
+"""Rate, Packet and the table of codecs."""
+
+import importlib.util
+import math
+
+import pytest
+
+from latentpack.codecs import registry
+from latentpack.codecs.codec import Codec, Packet, Rate
+from latentpack.kernels.errors import BitstreamError
+
+
+def test_table_is_frozen():
+    assert registry.CODECS == {1: "tensor/lossless", 2: "image/light"}
+
+
+@pytest.mark.parametrize("number, name", registry.CODECS.items())
+def test_every_codec_loads(number, name):
+    module = "latentpack.codecs." + name.replace("/", ".")
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        pytest.skip(f"{module} has not landed yet")
+    loaded = registry.load(number)
+    assert loaded is registry.load(name)
+    assert issubclass(loaded, Codec)
+    assert loaded.name == name
+
+
+def test_unknown_codec():
+    with pytest.raises(ValueError, match="'zip' is unknown; known are tensor/lossless"):
+        registry.load("zip")
+    with pytest.raises(BitstreamError, match="codec id 77 is unknown"):
+        registry.load(77)
+
+
+def test_rate_takes_exactly_one():
+    rate = Rate.of(bpp=0.5, psnr=None)
+    assert (rate.name, rate.value) == ("bpp", 0.5)
+    assert repr(rate) == "Rate(bpp=0.5)"
+    assert Rate(quality=0).value == 0
+    with pytest.raises(ValueError, match="exactly one of quality, bpp"):
+        Rate()
+    with pytest.raises(ValueError, match="exactly one"):
+        Rate(bpp=1, psnr=30)
+    with pytest.raises(ValueError, match="no 'size'"):
+        Rate.of(size=3)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "3", True])
+def test_rate_rejects(value):
+    with pytest.raises(ValueError, match="rate bpp must be"):
+        Rate(bpp=value)
+
+
+def test_packet_defaults():
+    assert Packet(None, b"x").bulk == b""
