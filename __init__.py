@@ -1,3 +1,41 @@
-"""latentpack: neural codecs for media and tensors."""
+"""latentpack: neural codecs for media and tensors.
+
+    latentpack.encode(x) -> bytes        latentpack.save(path, x)
+    latentpack.decode(bytes) -> x        latentpack.open(path)["name"]
+
+Importing this package imports nothing else; the names below load what they need when used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .codecs.api import decode, encode, open, save
+    from .codecs.codec import Rate
+    from .kernels.errors import BitstreamError
 
 __version__ = "0.1.0"
+__all__ = ["BitstreamError", "Rate", "__version__", "decode", "encode", "open", "save"]
+
+_HOME = {
+    "BitstreamError": ".kernels.errors",
+    "Rate": ".codecs.codec",
+    "decode": ".codecs.api",
+    "encode": ".codecs.api",
+    "open": ".codecs.api",
+    "save": ".codecs.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,240 @@
+"""The public functions: a signal to bytes or a file, and back.
+
+>>> import latentpack, torch
+>>> x = torch.arange(6, dtype=torch.bfloat16)
+>>> torch.equal(latentpack.decode(latentpack.encode(x)), x)
+True
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from . import registry
+from .codec import Buffer, Codec, Rate
+from .container import Reader, Writer, create
+from .fields import Key
+
+if TYPE_CHECKING:
+    import torch
+
+
+def encode(
+    x: torch.Tensor | Mapping[str, torch.Tensor],
+    codec: str | None = None,
+    rate: Rate | None = None,
+    metadata: dict[str, Any] | None = None,
+    **options: Any,
+) -> bytes:
+    """Turn a signal into the bytes of a .lpk file.
+
+    Args:
+        x: what the codec takes: any tensor, or a mapping of names to tensors, for
+            "tensor/lossless"; uint8 [C, H, W] for "image/light".
+        codec: name in the table of registry.py; None is "tensor/lossless".
+        rate: the size or quality asked for; None is the codec's default. Lossless codecs take
+            none.
+        metadata: str keys, CBOR values; comes back as `open(path).metadata`.
+        options: of the codec, e.g. mode="tight" or threads=1.
+
+    Raises:
+        ValueError: the codec is unknown, or does not take this signal, rate or option.
+    """
+    file = io.BytesIO()
+    _write(file, x, codec, rate, metadata, options)
+    return file.getvalue()
+
+
+def decode(
+    data: Buffer | BinaryIO, out: Any = None, device: Any = None, **options: Any
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """Turn the bytes of a .lpk file back into the signal.
+
+    Args:
+        data: a bytes-like object or a seekable binary file.
+        out: a tensor, or a mapping of tensors, of the right dtypes and shapes; it is filled and
+            returned.
+        device: where the result shall be, e.g. "cuda"; None is the CPU.
+        options: of the codec, e.g. threads=1.
+
+    Returns:
+        A tensor, or for a mapping a dict in the order in which it was written.
+
+    Raises:
+        BitstreamError: the data is damaged, or needs a newer release.
+    """
+    reader = Reader(data)
+    x = _codec(reader.codec_id, device, options).decode(reader.params, reader.packets())
+    return x if out is None else _fill(out, x)  # type: ignore[no-any-return]
+
+
+def save(
+    path: str | os.PathLike[str],
+    x: torch.Tensor | Mapping[str, torch.Tensor],
+    codec: str | None = None,
+    rate: Rate | None = None,
+    metadata: dict[str, Any] | None = None,
+    force: bool = False,
+    **options: Any,
+) -> None:
+    """Encode a signal into a file, which appears at `path` when it is complete.
+
+    Args:
+        path: the new file; "-" is standard output.
+        x: see `encode`, also for the other arguments.
+        codec: name of the codec.
+        rate: the size or quality asked for.
+        metadata: goes into the file.
+        force: replace a file that exists.
+        options: of the codec.
+
+    Raises:
+        FileExistsError: something is at `path`, and not `force`.
+        ValueError: as `encode`.
+    """
+    with create(path, force) as file:
+        _write(file, x, codec, rate, metadata, options)
+
+
+def open(
+    path: str | os.PathLike[str], device: Any = None, recover: bool = False, **options: Any
+) -> TensorFile:
+    """Open a file of tensors for random access.
+
+    >>> with latentpack.open("model.lpk") as f:  # doctest: +SKIP
+    ...     weight = f["layers.3.weight"]  # reads and decodes this tensor only
+
+    Args:
+        path: a .lpk file of a tensor codec.
+        device: where the tensors shall be; None is the CPU.
+        recover: when the file was cut short, offer the tensors that are whole.
+        options: of the codec, e.g. threads=1.
+
+    Raises:
+        BitstreamError: this is no whole .lpk file.
+        ValueError: it holds no tensors.
+    """
+    return TensorFile(Path(path), device, recover, options)
+
+
+class TensorFile(Mapping[Key, "torch.Tensor"]):
+    """A lazy mapping of names to tensors over a memory-mapped .lpk file.
+
+    A tensor that was saved without a name has the key None. The file must not change while it is
+    open.
+
+    Attributes:
+        metadata: what was given to `save`.
+    """
+
+    def __init__(self, path: Path, device: Any, recover: bool, options: dict[str, Any]) -> None:
+        """Map the file; see `open`."""
+        self._path = path
+        self._map: mmap.mmap | None = None
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size:  # an empty file can't be mapped
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = Reader(memoryview(self._map or b""), recover)
+        name = registry.codec_name(reader.codec_id)
+        if not name.startswith("tensor/"):
+            raise ValueError(f"{path} holds {name}, no tensors; use latentpack.decode")
+        self._codec = _codec(reader.codec_id, device, options)
+        self._names = reader.keys()
+        self._reader: Reader | None = reader
+        self.metadata = reader.metadata
+
+    def __getitem__(self, key: Key) -> torch.Tensor:
+        """Read and decode one tensor; the others' bytes are not touched."""
+        reader = self._open_reader()
+        decoded = self._codec.decode(reader.params, [reader.read(key)])
+        tensor: torch.Tensor = decoded if key is None else decoded[key]
+        return tensor
+
+    def describe(self, key: Key) -> dict[str, Any]:
+        """Say dtype and shape of a tensor without decoding it."""
+        reader = self._open_reader()
+        return self._codec.describe(reader.params, reader.read(key))
+
+    def __iter__(self) -> Iterator[Key]:
+        """Iterate over the names in file order."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Return the number of tensors."""
+        return len(self._names)
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether there is a tensor of this name, without decoding it."""
+        return key in self._names
+
+    def __repr__(self) -> str:
+        """Show the path."""
+        return f"<latentpack.open({str(self._path)!r})>"
+
+    def _open_reader(self) -> Reader:
+        if self._reader is None:
+            raise RuntimeError(f"{self._path} is closed; open it again")
+        return self._reader
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader = None
+        if self._map is not None:
+            with contextlib.suppress(BufferError):  # a view is alive: freed with the last one
+                self._map.close()
+
+    def __enter__(self) -> TensorFile:
+        """Return self."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _write(
+    file: BinaryIO,
+    x: Any,
+    codec: str | None,
+    rate: Rate | None,
+    metadata: dict[str, Any] | None,
+    options: dict[str, Any],
+) -> None:
+    number = registry.codec_id(codec or "tensor/lossless")
+    coder = _codec(number, None, options)
+    with Writer(file, number, coder.header(x), metadata) as writer:
+        for packet in coder.encode(x, rate):
+            writer.write(packet)
+
+
+def _codec(number: int, device: Any, options: dict[str, Any]) -> Codec:
+    """Make a codec with its options; a wrong name of an option is a wrong argument."""
+    loaded = registry.load(number)
+    if device is not None:
+        options = {**options, "device": device}
+    known = set(inspect.signature(loaded).parameters)
+    if unknown := sorted(set(options) - known):
+        raise ValueError(
+            f"{loaded.name} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
+        )
+    return loaded(**options)
+
+
+def _fill(out: Any, x: Any) -> Any:
+    """Copy a decoded signal into the caller's tensors."""
+    if isinstance(x, dict):
+        if not isinstance(out, Mapping) or set(out) != set(x):
+            raise ValueError(f"out must be a mapping with the keys {sorted(x)}")
+        for name, tensor in x.items():
+            _fill(out[name], tensor)
+        return out
+    if getattr(out, "shape", None) != x.shape or out.dtype != x.dtype:
+        raise ValueError(f"out must be a {x.dtype} tensor of shape {tuple(x.shape)}")
+    return out.copy_(x)
