@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import registry
 from .codec import Buffer, Codec, Rate
-from .container import Reader, Writer, create
+from .container import Reader, Writer, create, empty_size
 from .fields import Key
 
 if TYPE_CHECKING:
@@ -209,8 +209,10 @@ def _write(
 ) -> None:
     number = registry.codec_id(codec or "tensor/lossless")
     coder = _codec(number, None, options)
-    with Writer(file, number, coder.header(x), metadata) as writer:
-        for packet in coder.encode(x, rate):
+    header = coder.header(x)
+    reserve = empty_size(number, header, metadata)
+    with Writer(file, number, header, metadata) as writer:
+        for packet in coder.encode(x, rate, reserve):
             writer.write(packet)
 
 

@@ -107,8 +107,14 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def encode(self, signal: Any, rate: Rate | None = None) -> Iterator[Packet]:
+    def encode(self, signal: Any, rate: Rate | None = None, reserve: int = 0) -> Iterator[Packet]:
         """Yield the packets of a signal, one at a time.
+
+        Args:
+            signal: what the codec takes.
+            rate: the size or quality asked for.
+            reserve: bytes that the file spends besides the packets' bodies and bulks, for
+                codecs that can meet a size of the whole file.
 
         Raises:
             ValueError: the signal or the kind of rate is not one that this codec takes.

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from .codec import Buffer, Packet
 from .fields import Key
 from .output import create
 
-__all__ = ["Reader", "Writer", "checksum", "create"]
+__all__ = ["Reader", "Writer", "checksum", "create", "empty_size"]
 
 SIGNATURE = b"\x89LPK\r\n\x1a\n"
 _TAIL = 15  # box E with an offset; 7 without
@@ -88,6 +89,14 @@ class Writer:
         """Finish the file, unless an exception is on its way."""
         if kind is None:
             self.close()
+
+
+def empty_size(codec_id: int, params: dict[str, Any], metadata: dict[str, Any] | None) -> int:
+    """Bytes of a file with one empty, unnamed packet: what is left of a size that was asked for."""
+    file = io.BytesIO()
+    with Writer(file, codec_id, params, metadata) as writer:
+        writer.write(Packet(None, b""))
+    return file.tell()
 
 
 class Reader:

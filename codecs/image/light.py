@@ -1,0 +1,325 @@
+"""`image/light`: a variable-rate feed-forward picture codec for CPUs.
+
+Networks: `light_model.py` (drawing and papers). Encoder side per tile:
+
+    pixels + halo -> g_a -> gain -> y -> h_a -> z -> coder
+                                    |            '-> h_s (integers) -> rows, z -> means
+                                    '-> round(y - mu) = q -> coder with rows
+
+Bitstream of a tile (packet key = tile number, row by row):
+
+    offset  size  meaning
+    0       2     rate position, u16 little-endian, 0 to 448 (64 to a level)
+    2       1-3   varint: length n of the coded latents
+    ...     n     one rANS stream: z in (channel, row, column) order, then q likewise
+    ...     rest  with alpha only: a lossless WebP picture (grey) of the tile's alpha
+
+Parameters in the header: "s" = [width, height, channels], "w" = digest of the weights (8 bytes).
+A tile is 1024 x 1024 pixels; tiles share pixels with their neighbours through the halo of g_a and
+latents through the halo of g_s, so there are no seams; entropy parameters never cross a tile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...kernels.errors import BitstreamError
+from ..codec import Codec, Packet, Rate
+from ..rate_control import find_position
+from . import light_alpha, light_latents
+from .light_frozen import POSITIONS, SHIPPED, FrozenLight, load_weights
+from .light_model import interpolate
+
+TILE = 1024  # pixels; a multiple of CELL
+CELL = 32  # pixels to a side of one z
+_HALO_A = 64  # pixels: g_a sees eight 3x3 at 1/8 scale beyond its block
+_HALO_S = 5  # latents: g_s sees one 3x3 at 1/16 and seven at 1/8 scale, 16 + 56 = 72 pixels
+_MAX_SIDE = 1 << 24
+_PACKET_OVERHEAD = 14  # bytes at most that the container spends on a packet and its index entry
+
+Box = tuple[int, int, int, int]  # top, left, height, width in pixels
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the tiles of a picture lie."""
+
+    width: int
+    height: int
+
+    @property
+    def columns(self) -> int:
+        """Tiles to a row."""
+        return math.ceil(self.width / TILE)
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles."""
+        return math.ceil(self.height / TILE)
+
+    def __len__(self) -> int:
+        """Count the tiles."""
+        return self.columns * self.rows
+
+    def box(self, number: int) -> Box:
+        """Pixels of a tile."""
+        top, left = number // self.columns * TILE, number % self.columns * TILE
+        return top, left, min(TILE, self.height - top), min(TILE, self.width - left)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile between parsing and synthesis: y_hat [1, LATENTS, h, w], and what else it says."""
+
+    y_hat: Tensor
+    position: int
+    alpha: bytes
+
+
+class Light(Codec):
+    """Pictures, uint8 [C, H, W]: 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha (alpha lossless).
+
+    Takes Rate quality (0 to 100), bpp, ratio, max_bytes and psnr; without a rate quality 50.
+    """
+
+    name = "image/light"
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        """Use the shipped weights, or a weights file."""
+        self.path = Path(weights) if weights else SHIPPED
+
+    @property
+    def model(self) -> FrozenLight:
+        """The networks, loaded at first use."""
+        return load_weights(self.path)
+
+    def header(self, signal: Tensor) -> dict[str, Any]:
+        """See Codec."""
+        channels, height, width = _check(signal)
+        return {"s": [width, height, channels], "w": self.model.digest}
+
+    def encode(
+        self, signal: Tensor, rate: Rate | None = None, reserve: int = 0
+    ) -> Iterator[Packet]:
+        """See Codec; a target is met by bisection over the rate position."""
+        _check(signal)
+        rate = rate or Rate(quality=50)
+        position = self._position(signal, rate, reserve)
+        return (self._encode_tile(signal, n, position) for n in range(len(_grid(signal))))
+
+    def _position(self, x: Tensor, rate: Rate, reserve: int) -> int:
+        """The rate position that a rate asks for."""
+        if rate.name == "quality":
+            if rate.value > 100:
+                raise ValueError(f"quality must be 0 to 100, got {rate.value}")
+            return round(rate.value / 100 * POSITIONS)
+        if rate.name == "psnr":
+            found = find_position(lambda p: self._psnr(x, p), POSITIONS, rate.value)
+        else:
+            target = _target_bytes(x, rate)
+            ceiling = rate.name == "max_bytes"
+            found = find_position(lambda p: self._bytes(x, p, reserve), POSITIONS, target, ceiling)
+        if found is None:
+            raise ValueError(
+                f"max_bytes {rate.value:.0f} is out of reach: the smallest file of this picture "
+                f"takes {self._bytes(x, 0, reserve)} bytes; make the picture smaller"
+            )
+        return found
+
+    def _packets(self, x: Tensor, position: int) -> list[Packet]:
+        return [self._encode_tile(x, n, position) for n in range(len(_grid(x)))]
+
+    def _bytes(self, x: Tensor, position: int, reserve: int) -> int:
+        sizes = [len(p.body) for p in self._packets(x, position)]
+        return reserve + sum(sizes) + 2 + _PACKET_OVERHEAD * (len(sizes) - 1)
+
+    def _psnr(self, x: Tensor, position: int) -> float:
+        decoded = self.decode(self.header(x), self._packets(x, position))
+        mse = (_split(decoded)[0].float() - _split(x)[0].float()).square().mean().item()
+        return 10 * math.log10(255**2 / max(mse, 1e-4))
+
+    @torch.inference_mode()
+    def _encode_tile(self, x: Tensor, number: int, position: int) -> Packet:
+        colour, alpha = _split(x)
+        grid = _grid(x)
+        box = grid.box(number)
+        coded = light_latents.encode(self.model, self._analyse(colour, box, position), position)
+        body = position.to_bytes(2, "little") + _varint(len(coded)) + coded
+        if alpha is not None:
+            top, left, height, width = box
+            body += light_alpha.encode(alpha[top : top + height, left : left + width])
+        return Packet(number if len(grid) > 1 else None, body)
+
+    def _analyse(self, x: Tensor, box: Box, position: int) -> Tensor:
+        """Scaled latents [1, LATENTS, h, w] of a tile, as if the picture were transformed whole."""
+        top, left, height, width = box
+        above, before = min(top, _HALO_A), min(left, _HALO_A)
+        rows = slice(top - above, min(x.shape[1], top + height + _HALO_A))
+        columns = slice(left - before, min(x.shape[2], left + width + _HALO_A))
+        part = x[:, rows, columns].float()[None].expand(-1, 3, -1, -1) / 255
+        pad = (0, -part.shape[3] % CELL, 0, -part.shape[2] % CELL)
+        t = torch.tensor([position / 64])
+        y = self.model.g_a(F.pad(part, pad, mode="replicate") - 0.5, t)
+        y = y * interpolate(self.model.log_gain, t).exp()
+        h, w = _latents(height), _latents(width)
+        return y[:, :, above // 16 : above // 16 + h, before // 16 : before // 16 + w]
+
+    @torch.inference_mode()
+    def decode(self, header: dict[str, Any], packets: Iterable[Packet]) -> Tensor:
+        """See Codec. Holds the latents of three rows of tiles, whatever the picture's size.
+
+        Raises:
+            ValueError: the stream was made with other weights.
+        """
+        grid, channels = _parse_header(header)
+        self._check_weights(header)
+        tiles: dict[int, Tile] = {}
+        out: Tensor | None = None
+        done = 0  # rows of tiles
+        for packet in packets:
+            number = 0 if packet.key is None else packet.key
+            if number != len(tiles) + max(0, done - 1) * grid.columns or number >= len(grid):
+                raise BitstreamError(f"tile {number!r} is out of order or outside the picture")
+            tiles[number] = _decode_tile(self.model, grid.box(number), packet.body, channels)
+            if out is None:  # allocated once a tile has proved to be one
+                out = torch.empty(channels, grid.height, grid.width, dtype=torch.uint8)
+            complete = (number + 1) // grid.columns  # rows that are there
+            ready = complete if complete == grid.rows else complete - 1
+            while done < ready:
+                _paint_row(self.model, grid, tiles, done, out)
+                done += 1
+                for old in range((done - 2) * grid.columns, (done - 1) * grid.columns):
+                    tiles.pop(old, None)
+        if out is None or done < grid.rows:
+            raise BitstreamError(f"the picture has {grid.rows} rows of tiles, {done} are complete")
+        return out
+
+    def _check_weights(self, header: dict[str, Any]) -> None:
+        wanted = header.get("w")
+        if wanted != self.model.digest:
+            shown = wanted.hex() if isinstance(wanted, bytes) else repr(wanted)
+            raise ValueError(
+                f"the stream was made with weights {shown}, {self.path.name} is "
+                f"{self.model.digest.hex()}; name the right file with --weights"
+            )
+
+
+CODEC = Light
+
+
+def _grid(x: Tensor) -> Grid:
+    return Grid(x.shape[2], x.shape[1])
+
+
+def _latents(pixels: int) -> int:
+    """Latents along a side of so many pixels: whole cells of z."""
+    return math.ceil(pixels / CELL) * 2
+
+
+def _target_bytes(x: Tensor, rate: Rate) -> float:
+    if rate.name == "max_bytes":
+        return rate.value
+    if rate.name == "bpp":
+        return rate.value * x.shape[1] * x.shape[2] / 8
+    if rate.name == "ratio":
+        return x.numel() / rate.value
+    raise ValueError(f"image/light takes quality, bpp, ratio, max_bytes or psnr, not {rate.name}")
+
+
+def _check(x: Tensor) -> tuple[int, int, int]:
+    if x.dtype != torch.uint8 or x.ndim != 3 or x.shape[0] not in (1, 2, 3, 4) or not x.numel():
+        raise ValueError(
+            f"image/light takes a picture as uint8 [1 to 4, height, width], got {x.dtype} "
+            f"{list(x.shape)}"
+        )
+    return x.shape[0], x.shape[1], x.shape[2]
+
+
+def _split(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Colour channels and alpha."""
+    return (x[:-1], x[-1]) if x.shape[0] in (2, 4) else (x, None)
+
+
+def _parse_header(header: dict[str, Any]) -> tuple[Grid, int]:
+    size = header.get("s")
+    if (
+        not isinstance(size, list)
+        or len(size) != 3
+        or not all(type(n) is int for n in size)
+        or not (0 < size[0] <= _MAX_SIDE and 0 < size[1] <= _MAX_SIDE and 1 <= size[2] <= 4)
+    ):
+        raise BitstreamError(f"header field s is {size!r}, expected [width, height, channels]")
+    return Grid(size[0], size[1]), size[2]
+
+
+def _decode_tile(model: FrozenLight, box: Box, body: bytes, channels: int) -> Tile:
+    position = int.from_bytes(body[:2], "little")
+    if len(body) < 3 or position > POSITIONS:
+        raise BitstreamError(f"tile has rate position {position}, legal are 0 to {POSITIONS}")
+    length, start = _read_varint(body, 2)
+    if length > len(body) - start:
+        raise BitstreamError(f"tile states {length} bytes of latents, {len(body) - start} are left")
+    alpha = body[start + length :]
+    if alpha and channels in (1, 3):
+        raise BitstreamError(f"tile has {len(alpha)} bytes after its latents, expected none")
+    coded = body[start : start + length]
+    z, q = light_latents.parse(model, coded, _latents(box[2]), _latents(box[3]), position)
+    return Tile(light_latents.values(model, z, q, position), position, alpha)
+
+
+def _paint_row(
+    model: FrozenLight, grid: Grid, tiles: dict[int, Tile], row: int, out: Tensor
+) -> None:
+    """Synthesise a row of tiles into the picture, uint8 [C, H, W]."""
+    colours = 1 if out.shape[0] < 3 else 3
+    for number in range(row * grid.columns, (row + 1) * grid.columns):
+        top, left, height, width = grid.box(number)
+        target = out[:, top : top + height, left : left + width]
+        pixels = _synthesise(model, grid, tiles, number)[:, :height, :width]
+        target[:colours] = (pixels.mean(0, True) if colours == 1 else pixels).round()
+        if out.shape[0] in (2, 4):
+            target[-1] = light_alpha.decode(tiles[number].alpha, height, width)
+
+
+def _synthesise(model: FrozenLight, grid: Grid, tiles: dict[int, Tile], number: int) -> Tensor:
+    """Pixels [3, 16 h, 16 w] of a tile in 0..255, with the latents of its neighbours around it."""
+    row, column = divmod(number, grid.columns)
+    rows = [r for r in (row - 1, row, row + 1) if 0 <= r < grid.rows]
+    columns = [c for c in (column - 1, column, column + 1) if 0 <= c < grid.columns]
+    field = torch.cat(
+        [torch.cat([tiles[r * grid.columns + c].y_hat for c in columns], 3) for r in rows], 2
+    )
+    tile = tiles[number]
+    h, w = tile.y_hat.shape[2:]
+    top = TILE // 16 if row else 0
+    left = TILE // 16 if column else 0
+    above, before = min(top, _HALO_S), min(left, _HALO_S)
+    part = field[:, :, top - above : top + h + _HALO_S, left - before : left + w + _HALO_S]
+    x_hat = model.g_s(part, torch.tensor([tile.position / 64]))
+    x_hat = x_hat[0, :, above * 16 : (above + h) * 16, before * 16 : (before + w) * 16]
+    return ((x_hat + 0.5) * 255).clamp(0, 255)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*out, value))
+
+
+def _read_varint(data: bytes, start: int) -> tuple[int, int]:
+    value = 0
+    for i, byte in enumerate(data[start : start + 4]):
+        value |= (byte & 127) << 7 * i
+        if byte < 128:
+            return value, start + i + 1
+    raise BitstreamError("tile ends inside the length of its latents")

@@ -1,0 +1,130 @@
+"""The frozen form of `image/light`: integer parse, float values, and the weights file.
+
+A weights file is a safetensors file: float16 for convolutions, float32 for the linear
+transforms and gains, integers for the parse. It is named by its digest in every stream.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import xxhash
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ...entropy.models import gaussian
+from ...entropy.models.gaussian import ROWS
+from ...entropy.tables import TableSet
+from ..transforms.integer import ACTIVATION_STEP, IntegerConv2d
+from . import light_model as networks
+from .light_model import LATENTS, LEVELS, ROWS_PER_UNIT, Z_CHANNELS, LightModel, Size
+
+POSITIONS = 64 * (LEVELS - 1)  # rate positions 0 .. POSITIONS, 64 to a level
+SHIPPED = Path(__file__).parents[1] / "weights" / "image-light-s.safetensors"
+_OFFSET_UNIT = 16  # table rows are kept in sixteenths
+
+
+def lerp_rows(table: Tensor, position: int) -> Tensor:
+    """Integer interpolation of table rows: int32 [LEVELS, C] in sixteenths -> int32 [C]."""
+    below = min(position >> 6, LEVELS - 2)
+    part = position - (below << 6)
+    return (table[below] * (64 - part) + table[below + 1] * part + 32) >> 6
+
+
+class IntegerHyperScale(nn.Module):
+    """h_s in integers: z -> rows of the Gaussian table, the same on every machine."""
+
+    offset: Tensor  # int32 [LEVELS, LATENTS], sixteenths of a row
+    z_row: Tensor  # int32 [LEVELS, Z_CHANNELS], sixteenths of a row
+
+    def __init__(self, size: Size) -> None:
+        """Make empty layers."""
+        super().__init__()
+        self.first = IntegerConv2d(Z_CHANNELS, size.wide, 3, relu=True)
+        self.second = IntegerConv2d(size.wide, 4 * size.channels, 3, relu=True)
+        self.third = IntegerConv2d(size.channels, size.wide, 3, relu=True)
+        self.last = IntegerConv2d(size.wide, LATENTS, 1, relu=False)
+        self.register_buffer("offset", torch.zeros(LEVELS, LATENTS, dtype=torch.int32))
+        self.register_buffer("z_row", torch.zeros(LEVELS, Z_CHANNELS, dtype=torch.int32))
+
+    def forward(self, z: Tensor, position: int) -> Tensor:
+        """int8 [1, Z_CHANNELS, h/2, w/2] -> uint8 rows [1, LATENTS, h, w]."""
+        x = F.pixel_shuffle(self.second(self.first(z)), 2)
+        x = self.last(self.third(x)) * _ROWS_SCALE
+        x = x + lerp_rows(self.offset, position)[:, None, None]
+        return ((x + _OFFSET_UNIT // 2) >> 4).clamp(0, ROWS - 1).to(torch.uint8)
+
+    def z_rows(self, position: int) -> Tensor:
+        """Row of each channel of z, uint8 [Z_CHANNELS]."""
+        rows = (lerp_rows(self.z_row, position) + _OFFSET_UNIT // 2) >> 4
+        return rows.clamp(0, ROWS - 1).to(torch.uint8)
+
+
+# The last layer counts in ACTIVATION_STEP; this makes sixteenths of a row of it.
+_ROWS_SCALE = int(ROWS_PER_UNIT * ACTIVATION_STEP * _OFFSET_UNIT)
+
+
+class FrozenLight(nn.Module):
+    """What encoder and decoder run."""
+
+    def __init__(self, size: Size) -> None:
+        """Make empty networks."""
+        super().__init__()
+        self.g_a, self.g_s = networks.Analysis(size), networks.Synthesis(size)
+        self.h_a, self.means = networks.HyperAnalysis(size), networks.MeanContext(size)
+        self.h_s = IntegerHyperScale(size)
+        self.log_gain = nn.Parameter(torch.zeros(LEVELS, LATENTS))
+        self.log_degain = nn.Parameter(torch.zeros(LEVELS, LATENTS))
+        self.tables: TableSet = gaussian.freeze()
+        self.digest = b""
+
+
+@torch.no_grad()
+def freeze(model: LightModel, size: Size = networks.S) -> bytes:
+    """Turn a trained model into the bytes of a weights file."""
+    frozen = FrozenLight(size)
+    for name in ("g_a", "g_s", "h_a", "means"):
+        getattr(frozen, name).load_state_dict(getattr(model, name).state_dict())
+    frozen.log_gain.copy_(model.log_gain)
+    frozen.log_degain.copy_(model.log_degain)
+    for name in ("first", "second", "third", "last"):
+        layer = getattr(model.h_s, name).freeze()
+        getattr(frozen.h_s, name).load_state_dict(layer.state_dict())
+    frozen.h_s.offset.copy_((model.h_s.offset * _OFFSET_UNIT).round())
+    frozen.h_s.z_row.copy_((model.z_row.clamp(0, ROWS - 1) * _OFFSET_UNIT).round())
+    state = {name: _compact(name, value) for name, value in frozen.state_dict().items()}
+    state["tables"] = torch.frombuffer(bytearray(frozen.tables.to_bytes()), dtype=torch.uint8)
+    sizes = {name: str(getattr(size, name)) for name in ("channels", "wide", "blocks")}
+    return save(state, {"latentpack": "image/light", **sizes})
+
+
+def _compact(name: str, value: Tensor) -> Tensor:
+    return value.half() if name.endswith(".weight") and value.is_floating_point() else value
+
+
+@functools.lru_cache(maxsize=4)
+def load_weights(path: Path = SHIPPED) -> FrozenLight:
+    """Load a weights file.
+
+    Raises:
+        ValueError: the file is not one of `image/light`.
+    """
+    data = path.read_bytes()
+    try:
+        state = load(data)
+        tables = TableSet.from_bytes(state.pop("tables").numpy().tobytes())
+        channels = state["g_a.head.bias"].numel()
+        wide = state["g_s.head.bias"].numel()
+        blocks = len({n.split(".")[2] for n in state if n.startswith("g_s.blocks.")})
+        frozen = FrozenLight(Size(channels, wide, blocks))
+        dtypes = {n: v.dtype for n, v in frozen.state_dict().items()}
+        frozen.load_state_dict({n: v.to(dtypes.get(n, v.dtype)) for n, v in state.items()})
+    except Exception as error:
+        raise ValueError(f"{path} is not a weights file of image/light: {error}") from error
+    frozen.tables = tables
+    frozen.digest = xxhash.xxh3_64_digest(data)
+    frozen.requires_grad_(False)
+    return frozen.eval()

@@ -1,0 +1,250 @@
+"""The networks of `image/light`: transforms, hyperprior and mean context.
+
+    x [0,1] -> g_a -> y -> * gain(t) -> (y - mu) rounded -> q, row          (coded, one call)
+                        |-> h_a -> z rounded (coded first)
+                              |-> h_s      (integers)  -> row of the Gaussian table per latent
+                              '-> h_mean   (float)     -> mu of half the positions (anchors),
+                                           context on them -> mu of the other half
+    q + mu -> / gain(t) -> g_s -> x_hat
+
+g_a and g_s are a 16x16 DCT in opponent colours, trained on as a linear skip, plus zero-initialised
+convolutional branches at 1/8 scale. One model serves all rates: `t` in [0, 7] is interpolated
+between learned gain vectors (Cui et al., "Asymmetric Gained Deep Image Compression", CVPR 2021).
+Scales come from z alone through integer layers, so the parse is the same on every machine;
+context (He et al., "Checkerboard Context Model", CVPR 2021) moves means only.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...entropy.models import gaussian
+from ..transforms.conv import Conv2d, ResidualBlock
+from ..transforms.dct import opponent_dct
+from ..transforms.integer import ACTIVATION_STEP, QuantConv2d, round_ste
+
+LEVELS = 8
+LMBDA_RANGE = (0.0008, 0.1)  # of level 0 and of level 7; R + lmbda * 255^2 * MSE
+LATENTS = 256
+Z_CHANNELS = 32
+Z_LIMIT = 127  # z is the input of int8 layers
+
+
+@dataclass(frozen=True)
+class Size:
+    """Widths of the networks; `S` is the size that ships."""
+
+    channels: int = 96  # at 1/8 scale
+    wide: int = 128  # at 1/16 scale
+    blocks: int = 3
+
+
+S = Size()
+
+
+def lmbda_of(t: Tensor) -> Tensor:
+    """Lagrangian of rate position `t` in [0, LEVELS - 1]."""
+    low, high = LMBDA_RANGE
+    return low * (high / low) ** (t / (LEVELS - 1))
+
+
+def interpolate(table: Tensor, t: Tensor) -> Tensor:
+    """Rows of `table` [LEVELS, C] at real positions `t` [B] -> [B, C, 1, 1]."""
+    below = t.floor().clamp(0, LEVELS - 2).long()
+    part = (t - below).unsqueeze(1)
+    return (table[below] * (1 - part) + table[below + 1] * part)[:, :, None, None]
+
+
+class Modulation(nn.Module):
+    """Per-level scale and offset of feature channels."""
+
+    def __init__(self, channels: int) -> None:
+        """Start as the identity."""
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(LEVELS, channels))
+        self.offset = nn.Parameter(torch.zeros(LEVELS, channels))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Float [B, C, H, W] and t [B] -> the same shape."""
+        return x * interpolate(self.scale, t).to(x) + interpolate(self.offset, t).to(x)
+
+
+class Analysis(nn.Module):
+    """g_a: RGB minus one half [B, 3, H, W] -> y [B, LATENTS, H/16, W/16], H and W multiples of 16."""
+
+    def __init__(self, size: Size) -> None:
+        """Start as the DCT."""
+        super().__init__()
+        self.linear = nn.Parameter(opponent_dct(16, (192, 32, 32)))
+        self.head = Conv2d(192, size.channels)
+        self.modulation = Modulation(size.channels)
+        self.blocks = nn.Sequential(*(ResidualBlock(size.channels) for _ in range(size.blocks)))
+        self.tail = Conv2d(size.channels, LATENTS, 3, stride=2, zero=True)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """See the class."""
+        with torch.autocast(x.device.type, enabled=False):
+            skip = F.conv2d(F.pixel_unshuffle(x, 16), self.linear[:, :, None, None])
+        branch = F.pixel_unshuffle(x, 8).contiguous(memory_format=torch.channels_last)
+        branch = F.relu(self.modulation(self.head(branch), t))
+        return skip + self.tail(F.relu(self.blocks(branch))).float()
+
+
+class Synthesis(nn.Module):
+    """g_s: y_hat [B, LATENTS, H/16, W/16] -> RGB minus one half [B, 3, H, W]."""
+
+    def __init__(self, size: Size) -> None:
+        """Start as the inverse DCT."""
+        super().__init__()
+        self.linear = nn.Parameter(opponent_dct(16, (192, 32, 32)))
+        self.head = Conv2d(LATENTS, size.wide)
+        self.modulation = Modulation(size.wide)
+        self.up = Conv2d(size.wide, 4 * size.channels, 1)
+        self.blocks = nn.Sequential(*(ResidualBlock(size.channels) for _ in range(size.blocks)))
+        self.tail = Conv2d(size.channels, 192, zero=True)
+
+    def forward(self, y_hat: Tensor, t: Tensor) -> Tensor:
+        """See the class."""
+        with torch.autocast(y_hat.device.type, enabled=False):
+            blocks = F.conv2d(y_hat, self.linear.t()[:, :, None, None])
+            skip = F.pixel_shuffle(blocks, 16)
+        branch = y_hat.contiguous(memory_format=torch.channels_last)
+        branch = F.relu(self.modulation(self.head(branch), t))
+        branch = F.pixel_shuffle(self.up(branch), 2)
+        branch = F.relu(self.blocks(branch.contiguous(memory_format=torch.channels_last)))
+        return skip + F.pixel_shuffle(self.tail(branch).float(), 8)
+
+
+class HyperAnalysis(nn.Module):
+    """h_a: scaled y [B, LATENTS, h, w] -> z [B, Z_CHANNELS, h/2, w/2] before rounding."""
+
+    def __init__(self, size: Size) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.layers = nn.Sequential(
+            Conv2d(2 * LATENTS, size.channels),
+            nn.ReLU(),
+            Conv2d(size.channels, size.wide, 3, stride=2),
+            nn.ReLU(),
+            Conv2d(size.wide, Z_CHANNELS),
+        )
+
+    def forward(self, y: Tensor) -> Tensor:
+        """See the class; asinh keeps both the DC and the faint coefficients in range."""
+        squashed = torch.asinh(y)
+        z: Tensor = self.layers(torch.cat((squashed, squashed.abs()), 1)).float()
+        return z
+
+
+class HyperScale(nn.Module):
+    """h_s: z_hat -> row of the Gaussian table for each latent; the integer path.
+
+    `offset` is the row that a level has where z says nothing, in table rows.
+    """
+
+    def __init__(self, size: Size) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.first = QuantConv2d(Z_CHANNELS, size.wide, 3, relu=True, input_step=1.0)
+        self.second = QuantConv2d(size.wide, 4 * size.channels, 3, True, ACTIVATION_STEP)
+        self.third = QuantConv2d(size.channels, size.wide, 3, True, ACTIVATION_STEP)
+        self.last = QuantConv2d(size.wide, LATENTS, 1, False, ACTIVATION_STEP)
+        self.offset = nn.Parameter(torch.full((LEVELS, LATENTS), 16.0))
+
+    def forward(self, z_hat: Tensor, t: Tensor) -> Tensor:
+        """z_hat [B, Z_CHANNELS, h/2, w/2] -> rows [B, LATENTS, h, w] as real numbers."""
+        with torch.autocast(z_hat.device.type, enabled=False):
+            x = self.second(self.first(z_hat))
+            x = self.last(self.third(F.pixel_shuffle(x, 2)))
+            return x * ROWS_PER_UNIT + interpolate(self.offset, t)
+
+
+ROWS_PER_UNIT = 4.0  # gain of the last layer: small weights reach all 64 rows
+
+
+class MeanContext(nn.Module):
+    """Means of the latents: from z for the anchors, from z and the anchors for the rest."""
+
+    def __init__(self, size: Size) -> None:
+        """Make the layers; both means start at zero."""
+        super().__init__()
+        self.hyper = nn.Sequential(
+            Conv2d(Z_CHANNELS, size.channels), nn.ReLU(), Conv2d(size.channels, 4 * size.channels)
+        )
+        self.modulation = Modulation(size.channels)
+        self.anchor_mean = Conv2d(size.channels, LATENTS, 1, zero=True)
+        self.context = Conv2d(LATENTS, size.wide)
+        self.mix = Conv2d(size.channels, size.wide, 1)
+        self.rest_mean = Conv2d(size.wide, LATENTS, 1, zero=True)
+
+    def features(self, z_hat: Tensor, t: Tensor) -> Tensor:
+        """z_hat -> features at the scale of y."""
+        x = F.pixel_shuffle(self.hyper(z_hat), 2)
+        return F.relu(self.modulation(x, t))
+
+    def of_anchors(self, features: Tensor) -> Tensor:
+        """Features -> means [B, LATENTS, h, w], of use at the anchors."""
+        means: Tensor = self.anchor_mean(features).float()
+        return means
+
+    def of_rest(self, features: Tensor, anchors: Tensor) -> Tensor:
+        """Features and y_hat (zero except at the anchors) -> means for the other half."""
+        x = F.relu(self.context(torch.asinh(anchors)) + self.mix(features))
+        means: Tensor = self.rest_mean(x).float()
+        return means
+
+
+def anchor_mask(h: int, w: int, device: torch.device | None = None) -> Tensor:
+    """Checkerboard, bool [1, 1, h, w]: True where row + column is even."""
+    rows = torch.arange(h, device=device)[:, None]
+    return ((rows + torch.arange(w, device=device)) % 2 == 0)[None, None]
+
+
+class LightModel(nn.Module):
+    """All networks of `image/light` in their training form."""
+
+    def __init__(self, size: Size = S) -> None:
+        """Make a model that starts as a DCT codec."""
+        super().__init__()
+        self.g_a, self.g_s = Analysis(size), Synthesis(size)
+        self.h_a, self.h_s = HyperAnalysis(size), HyperScale(size)
+        self.means = MeanContext(size)
+        # At high rate the best step of a unit-gain transform is sqrt(6 / (lmbda ln 2)) / 255.
+        lmbda = lmbda_of(torch.arange(LEVELS).float())
+        gain = 255 * torch.sqrt(lmbda * math.log(2) / 6)
+        self.log_gain = nn.Parameter(gain.log()[:, None].expand(LEVELS, LATENTS).clone())
+        self.log_degain = nn.Parameter(-self.log_gain.detach().clone())
+        self.z_row = nn.Parameter(torch.full((LEVELS, Z_CHANNELS), 25.0))
+
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """One training pass: rate with uniform noise, reconstruction with rounding.
+
+        Args:
+            x: RGB in [0, 1], float [B, 3, H, W], H and W multiples of 32.
+            t: rate positions in [0, LEVELS - 1], float [B].
+
+        Returns:
+            x_hat [B, 3, H, W], not clamped, and the estimated bits of each picture [B].
+        """
+        y = self.g_a(x - 0.5, t) * interpolate(self.log_gain, t).exp()
+        z = gaussian.leaky_clamp(self.h_a(y), -Z_LIMIT, Z_LIMIT)
+        z_hat = round_ste(z)
+        z_bits = gaussian.rate_bits(_noisy(z, self.training), interpolate(self.z_row, t))
+        row = self.h_s(z_hat, t)
+        features = self.means.features(z_hat, t)
+        anchors = anchor_mask(y.shape[2], y.shape[3], y.device)
+        mu = self.means.of_anchors(features)
+        anchor_hat = torch.where(anchors, round_ste(y - mu) + mu, 0.0)
+        mu = torch.where(anchors, mu, self.means.of_rest(features, anchor_hat))
+        residual = y - mu
+        y_bits = gaussian.rate_bits(_noisy(residual, self.training), row)
+        y_hat = (round_ste(residual) + mu) * interpolate(self.log_degain, t).exp()
+        bits = z_bits.sum((1, 2, 3)) + y_bits.sum((1, 2, 3))
+        return self.g_s(y_hat, t) + 0.5, bits
+
+
+def _noisy(x: Tensor, training: bool) -> Tensor:
+    return x + torch.rand_like(x) - 0.5 if training else x.round()

@@ -1,0 +1,134 @@
+"""Layers that give the same integers on every machine: the portable parse path.
+
+Entropy parameters that come out of floating-point networks differ between machines in the last
+bit, and one table index off by one ruins a stream (Balle et al., "Integer Networks for Data
+Compression with Latent-Variable Models", ICLR 2019). Here weights and activations are int8,
+sums int32, and requantisation is fixed point: no float, so nothing to disagree on.
+
+`QuantConv2d` is the training form (fake quantisation with straight-through gradients);
+`freeze` turns it into an `IntegerConv2d`, which is what a codec stores and runs.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATION_STEP = 1 / 16  # one unit of an int8 activation, and of the fixed-point output
+_BLOCK = 512  # 127 * 127 * 512 < 2**24: float32 sums of a block are exact in any order
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Round to nearest; the gradient passes straight through."""
+    return x + (x.round() - x).detach()
+
+
+def int_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Exact integer matrix product, int8 [M, K] @ int8 [K, N] -> int32 [M, N].
+
+    Entries must lie in [-127, 127]. Uses `torch._int_mm`, padded to what CUDA asks for
+    (M > 16, K and N multiples of 8; zeros change nothing).
+    """
+    m, k, n = a.shape[0], a.shape[1], b.shape[1]
+    pad_m, pad_k, pad_n = max(0, 17 - m), -k % 8, -n % 8
+    a = F.pad(a, (0, pad_k, 0, pad_m)).contiguous()
+    b = F.pad(b, (0, pad_n, 0, pad_k)).contiguous()
+    return torch._int_mm(a, b)[:m, :n]
+
+
+def int_matmul_blocked(a: Tensor, b: Tensor) -> Tensor:
+    """The same product through float32 matrix products over blocks of K that stay exact."""
+    out = torch.zeros(a.shape[0], b.shape[1], dtype=torch.int32, device=a.device)
+    for start in range(0, a.shape[1], _BLOCK):
+        part = a[:, start : start + _BLOCK].float() @ b[start : start + _BLOCK].float()
+        out += part.to(torch.int32)
+    return out
+
+
+def unfold(x: Tensor, kernel_size: int) -> Tensor:
+    """int8 [B, C, H, W] -> int8 [B * H * W, C * k * k], zero padded; columns are c, ky, kx."""
+    b, c, h, w = x.shape
+    k = kernel_size
+    padded = F.pad(x, (k // 2,) * 4)
+    taps = [padded[:, :, i : i + h, j : j + w] for i in range(k) for j in range(k)]
+    return torch.stack(taps, 2).permute(0, 3, 4, 1, 2).reshape(b * h * w, c * k * k)
+
+
+class IntegerConv2d(nn.Module):
+    """Integer convolution: int8 [B, in, H, W] -> int8 activations, or int32 fixed point.
+
+    `acc = sum(weight * x) + bias` (int32), then `(acc * multiplier + 2**(shift-1)) >> shift`
+    (int64), then with `relu` a clamp to [0, 127]. Without it the result is in units of
+    `ACTIVATION_STEP`.
+    """
+
+    weight: Tensor  # int8 [in * k * k, out]
+    bias: Tensor  # int32 [out]
+    multiplier: Tensor  # int32 [out], at most 2**15
+    shift: Tensor  # uint8 [out]
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, relu: bool) -> None:
+        """Make an empty layer of the given size; values are loaded or frozen into it."""
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.relu = relu
+        fan_in = inputs * kernel_size**2
+        self.register_buffer("weight", torch.zeros(fan_in, outputs, dtype=torch.int8))
+        self.register_buffer("bias", torch.zeros(outputs, dtype=torch.int32))
+        self.register_buffer("multiplier", torch.zeros(outputs, dtype=torch.int32))
+        self.register_buffer("shift", torch.zeros(outputs, dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """int8 [B, in, H, W] -> int8 (relu) or int32 [B, out, H, W]."""
+        b, _, h, w = x.shape
+        acc = int_matmul(unfold(x, self.kernel_size), self.weight) + self.bias
+        shift = self.shift.to(torch.int64)
+        scaled = acc.to(torch.int64) * self.multiplier
+        out = (scaled + (1 << (shift - 1))) >> shift
+        out = out.clamp(0, 127).to(torch.int8) if self.relu else out.to(torch.int32)
+        return out.view(b, h, w, -1).permute(0, 3, 1, 2)
+
+
+class QuantConv2d(nn.Module):
+    """Convolution trained with the quantisation of `IntegerConv2d` in the loop.
+
+    Inputs are activations in units of `input_step` (1 for integers such as z_hat). Weights are
+    rounded to 127 levels each way per output channel; activations to `ACTIVATION_STEP`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel_size: int, relu: bool, input_step: float
+    ) -> None:
+        """Make the layer; the weights start small, so that outputs start near the bias."""
+        super().__init__()
+        self.shape = (outputs, inputs, kernel_size, kernel_size)
+        self.relu = relu
+        self.input_step = input_step
+        fan_in = inputs * kernel_size**2
+        self.weight = nn.Parameter(torch.randn(outputs, fan_in) * (1.6 / fan_in) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def _step(self) -> Tensor:
+        return self.weight.detach().abs().amax(1, keepdim=True).clamp_min(1e-6) / 127
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float [B, in, H, W] -> float [B, out, H, W]."""
+        step = self._step()
+        weight = round_ste(self.weight / step) * step
+        y = F.conv2d(x, weight.view(self.shape), self.bias, 1, self.shape[2] // 2)
+        if not self.relu:
+            return y
+        return round_ste(y.clamp(0, 127 * ACTIVATION_STEP) / ACTIVATION_STEP) * ACTIVATION_STEP
+
+    def freeze(self) -> IntegerConv2d:
+        """The integer layer of the same function, up to one rounding of its multipliers."""
+        outputs, inputs, kernel_size, _ = self.shape
+        layer = IntegerConv2d(inputs, outputs, kernel_size, self.relu)
+        step = self._step().double()
+        unit = step[:, 0] * self.input_step  # value of one unit of the int32 sum
+        ratio = unit / ACTIVATION_STEP
+        shift = (14 - torch.log2(ratio).floor()).clamp(1, 40)
+        layer.weight.copy_((self.weight.double() / step).round().t().to(torch.int8))
+        layer.bias.copy_((self.bias.double() / unit).round().to(torch.int32))
+        layer.multiplier.copy_((ratio * 2**shift).round().to(torch.int32))
+        layer.shift.copy_(shift.to(torch.uint8))
+        return layer
