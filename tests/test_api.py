@@ -26,7 +26,7 @@ class Plain(Codec):
     def header(self, signal):
         return {} if isinstance(signal, torch.Tensor) else {"n": len(signal)}
 
-    def encode(self, signal, rate=None):
+    def encode(self, signal, rate=None, reserve=0):
         if rate is not None:
             raise ValueError(f"tensor/lossless takes no rate, got {rate}")
         for key, x in {None: signal}.items() if torch.is_tensor(signal) else signal.items():

@@ -73,7 +73,7 @@ class Modulation(nn.Module):
 
 
 class Analysis(nn.Module):
-    """g_a: RGB minus one half [B, 3, H, W] -> y [B, LATENTS, H/16, W/16], H and W multiples of 16."""
+    """g_a: RGB minus one half [B, 3, H, W], multiples of 16 -> y [B, LATENTS, H/16, W/16]."""
 
     def __init__(self, size: Size) -> None:
         """Start as the DCT."""

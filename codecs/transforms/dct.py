@@ -1,4 +1,4 @@
-"""Orthonormal opponent-colour block DCT as one matrix: the start of a trainable linear transform."""
+"""Orthonormal opponent-colour block DCT as one matrix: where a linear transform starts."""
 
 import math
 
@@ -18,7 +18,7 @@ def opponent_matrix() -> Tensor:
 
 
 def dct_matrix(size: int) -> Tensor:
-    """Orthonormal DCT-II (Ahmed, Natarajan and Rao, 1974), float32 [size, size], a row per frequency."""
+    """Orthonormal DCT-II (Ahmed, Natarajan and Rao, 1974), float32 [frequency, sample]."""
     n = torch.arange(size, dtype=torch.float64)
     basis = torch.cos(math.pi / size * (n[None, :] + 0.5) * n[:, None]) * math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
