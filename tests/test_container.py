@@ -2,8 +2,10 @@
 
 import io
 import random
+import re
 import struct
 import tracemalloc
+from pathlib import Path
 
 import pytest
 import xxhash
@@ -101,6 +103,12 @@ def test_read_two(wrap):
 
 def test_write_two():
     assert write(TWO_PACKETS, 1, {"w": 300}, {"t": "x"}) == TWO
+
+
+def test_examples_of_the_specification():
+    text = (Path(__file__).parents[1] / "codecs" / "FORMAT.md").read_text()
+    lines = re.findall(r"^    +((?:[0-9A-F]{2}(?: +|$))+)", text, re.MULTILINE)
+    assert bytes.fromhex("".join(lines)) == ONE + TWO
 
 
 def test_no_packets():
