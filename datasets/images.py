@@ -11,6 +11,7 @@ only what a container can carry, each key only where the file had it:
 """
 
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -115,8 +116,10 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> tuple[torch.Tensor, Met
             return _read_picture(file, head, max_pixels, notes)
         except (MemoryError, _TooLargeError) as error:
             raise type(error)(f"{name}: {error}") from None
-        except Image.DecompressionBombError:
-            raise ValueError(f"{name}: {_too_large('more', max_pixels)}") from None
+        except Image.DecompressionBombError as error:
+            count = re.search(r"\d+", str(error))
+            found = count.group() if count else "too many"
+            raise ValueError(f"{name}: {_too_large(found, max_pixels)}") from None
         except Exception as error:  # Pillow's readers raise almost anything on damaged files
             if isinstance(error, OSError) and error.errno is not None:
                 raise

@@ -367,6 +367,9 @@ def test_max_pixels():
     with pytest.raises(ValueError, match="20x10 = 200 pixels, the limit is 199"):
         read_image(file, max_pixels=199)
     file.seek(0)
+    with pytest.raises(ValueError, match="has 200 pixels, the limit is 9"):
+        read_image(file, max_pixels=9)
+    file.seek(0)
     assert read_image(file, max_pixels=200)[0].shape == (1, 10, 20)
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(ValueError, match="damaged"):  # 100 Mpx is allowed, but nothing is there

@@ -1,0 +1,148 @@
+"""What a .lpk file holds, and whether every checksum in it is right."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from latentpack.codecs import registry
+from latentpack.codecs.codec import Codec, Packet
+from latentpack.codecs.container import Reader
+from latentpack.kernels.errors import BitstreamError
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor: `bytes` in the file, `raw_bytes` when decoded."""
+
+    name: str | int | None
+    dtype: str
+    shape: list[int]
+    bytes: int
+    raw_bytes: int
+
+
+@dataclass
+class Report:
+    """What `inspect_file` found.
+
+    Attributes:
+        codec: its name, or "unknown codec 77".
+        picture: [width, height, channels], for pictures.
+        packets: how many are whole.
+        packets_listed: how many the index lists; None where there is no index any more.
+        damage: one line for each thing that is wrong.
+    """
+
+    path: str
+    bytes: int
+    codec: str
+    weights: str | None
+    metadata: dict[str, Any]
+    picture: list[int] | None = None
+    tensors: list[TensorInfo] = field(default_factory=list)
+    packets: int = 0
+    packets_listed: int | None = None
+    damage: list[str] = field(default_factory=list)
+
+    @property
+    def raw_bytes(self) -> int | None:
+        """Bytes of the decoded signal."""
+        if self.picture:
+            return math.prod(self.picture)
+        return sum(tensor.raw_bytes for tensor in self.tensors) if self.tensors else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: blobs are given by their size."""
+        shown = {key: value for key, value in vars(self).items() if value is not None}
+        shown["metadata"] = {
+            key: {"bytes": len(value)} if isinstance(value, bytes) else value
+            for key, value in self.metadata.items()
+        }
+        shown["tensors"] = [vars(tensor) for tensor in self.tensors]
+        shown["whole"] = not self.damage
+        if self.picture:
+            shown["bpp"] = self.bytes * 8 / (self.picture[0] * self.picture[1])
+        if self.raw_bytes is not None:
+            shown["raw_bytes"] = self.raw_bytes
+            shown["ratio"] = self.raw_bytes / self.bytes
+        return shown
+
+
+def inspect_file(file: BinaryIO, path: str) -> Report:
+    """Read a whole file and check it, the chunks of tensors too.
+
+    Args:
+        file: seekable.
+        path: its name for the report.
+
+    Raises:
+        BitstreamError: not even its header can be read.
+    """
+    size = file.seek(0, 2)
+    reader = Reader(file, recover=True)
+    weights = reader.params.get("w")
+    report = Report(
+        path=path,
+        bytes=size,
+        codec=registry.CODECS.get(reader.codec_id, f"unknown codec {reader.codec_id}"),
+        weights=weights.hex() if isinstance(weights, bytes) else None,
+        metadata=reader.metadata,
+    )
+    if report.codec.startswith("image/"):
+        report.picture = _dimensions(reader.params)
+    codec = None
+    if report.codec.startswith("tensor/"):  # a box's checksum leaves out the bulk of tensors
+        codec = registry.load(reader.codec_id)()
+    try:
+        for packet in reader.packets():
+            _look_at(packet, reader, codec, report)
+    except BitstreamError as error:
+        _salvage(file, reader, codec, report)
+        report.damage.insert(0, str(error))
+    return report
+
+
+def _dimensions(params: dict[str, Any]) -> list[int] | None:
+    size = params.get("s")
+    whole = isinstance(size, list) and len(size) == 3 and all(type(n) is int for n in size)
+    return size if whole else None
+
+
+def _look_at(packet: Packet, reader: Reader, codec: Codec | None, report: Report) -> None:
+    """Add a packet whose box is right to the report."""
+    if codec is not None:
+        try:
+            about = codec.describe(reader.params, packet)
+            codec.decode(reader.params, [packet])
+        except BitstreamError as error:
+            report.damage.append(f"{packet.key!r}: {error}")
+            return
+        shape, dtype = list(about["shape"]), about["dtype"]
+        report.tensors.append(
+            TensorInfo(
+                packet.key,
+                str(dtype).removeprefix("torch."),
+                shape,
+                len(packet.body) + len(packet.bulk),
+                math.prod(shape) * dtype.itemsize,
+            )
+        )
+    report.packets += 1
+
+
+def _salvage(file: BinaryIO, reader: Reader, codec: Codec | None, report: Report) -> None:
+    """Count again, packet by packet, what can be read of a damaged file."""
+    report.packets, report.tensors, report.damage = 0, [], []
+    try:
+        report.packets_listed = len(Reader(file).keys())
+    except BitstreamError:
+        report.packets_listed = None
+    for key in reader.keys():
+        try:
+            packet = reader.read(key)
+        except BitstreamError as error:
+            report.damage.append(f"{key!r}: {error}")
+        except KeyError:
+            continue  # several packets without a key: found only by reading in order
+        else:
+            _look_at(packet, reader, codec, report)
