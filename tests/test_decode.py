@@ -7,6 +7,7 @@ from PIL import Image
 
 from latentpack.scripts import main
 
+pytest_plugins = ["latentpack.tests.picture_double"]
 pytestmark = pytest.mark.usefixtures("picture_codec")
 
 

@@ -15,6 +15,7 @@ from latentpack.codecs import output
 from latentpack.codecs.container import Reader
 from latentpack.scripts import jobs, main
 
+pytest_plugins = ["latentpack.tests.picture_double"]
 pytestmark = pytest.mark.usefixtures("picture_codec")
 ROOT = Path(__file__).parents[1]
 

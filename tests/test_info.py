@@ -14,6 +14,7 @@ from latentpack.codecs.container import Reader, Writer
 from latentpack.kernels.errors import BitstreamError
 from latentpack.scripts import main
 
+pytest_plugins = ["latentpack.tests.picture_double"]
 pytestmark = pytest.mark.usefixtures("picture_codec")
 
 

@@ -1,4 +1,4 @@
-"""A picture codec without networks, for the tests of the command line."""
+"""A picture codec without networks, for the tests of the command line (a pytest plugin)."""
 
 import zlib
 
@@ -31,7 +31,7 @@ class DoubleCodec(Codec):
             raise ValueError("the latents hold NaN or infinity; the weights are damaged")
         for bits in range(8, 0, -1):
             body = bytes([bits]) + zlib.compress((signal >> (8 - bits)).numpy().tobytes(), 9)
-            if rate is None or self._fits(rate, bits, len(body) + reserve, signal):
+            if rate is None or self._fits(rate, bits, len(body) + reserve + 2, signal):
                 break
         yield Packet(None, body)
 
