@@ -1,13 +1,25 @@
-// The extension module: one table of functions over CPython's stable ABI.
+// The extension module over CPython's stable ABI. Every *_python.cpp contributes one table.
 #include <Python.h>
 
-static PyMethodDef methods[] = {
-    {nullptr, nullptr, 0, nullptr},
+extern PyMethodDef rans_methods[];
+
+static PyMethodDef* const tables[] = {
+    rans_methods,
 };
 
 static PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_cpp", "Compiled kernels of latentpack.", -1, methods,
+    PyModuleDef_HEAD_INIT, "_cpp", "Compiled kernels of latentpack.", -1, nullptr,
     nullptr, nullptr, nullptr, nullptr,
 };
 
-PyMODINIT_FUNC PyInit__cpp() { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__cpp() {
+  PyObject* module = PyModule_Create(&definition);
+  if (!module) return nullptr;
+  for (PyMethodDef* methods : tables) {
+    if (PyModule_AddFunctions(module, methods) < 0) {
+      Py_DECREF(module);
+      return nullptr;
+    }
+  }
+  return module;
+}

@@ -309,11 +309,7 @@ class Decoder:
     def finish(self) -> None:
         """Raise BitstreamError unless the stream ends here."""
         left = len(self._words) - self._next_word
-        if left or any(x != LOWER for x in self._states):
-            raise BitstreamError(
-                f"the coded stream does not end cleanly ({left} words left): "
-                "it is damaged or was written with other tables"
-            )
+        check_end(left, all(x == LOWER for x in self._states))
 
     def _symbol(self, r: int) -> int:
         if not self._states:
@@ -359,15 +355,32 @@ class Decoder:
 
 def parse(data: bytes) -> tuple[list[int], list[int]]:
     """Split a stream into its states and its words, without decoding."""
-    if len(data) == 0:
+    lanes = lanes_of(data)
+    if lanes == 0:
         return [], []
-    lanes = 1 << data[0] if data[0] <= 5 else 0
-    if not lanes:
-        raise BitstreamError(f"log2(lanes) is {data[0]}, expected 0 to 5")
-    body = len(data) - 1 - 4 * lanes
-    if body < 0 or body % 2:
-        raise BitstreamError(f"{len(data)} bytes cannot be a stream of {lanes} lanes")
     states = np.frombuffer(data, "<u4", lanes, 1)
     if states.min() < LOWER:
         raise BitstreamError(f"a state is {states.min()}, expected at least {LOWER}")
-    return states.tolist(), np.frombuffer(data, "<u2", body // 2, 1 + 4 * lanes).tolist()
+    return states.tolist(), np.frombuffer(data, "<u2", -1, 1 + 4 * lanes).tolist()
+
+
+def lanes_of(data: bytes) -> int:
+    """The number of lanes, 0 for an empty stream; BitstreamError for an impossible head."""
+    if len(data) == 0:
+        return 0
+    if data[0] > 5:
+        raise BitstreamError(f"log2(lanes) is {data[0]}, expected 0 to 5")
+    lanes = 1 << data[0]
+    body = len(data) - 1 - 4 * lanes
+    if body < 0 or body % 2:
+        raise BitstreamError(f"{len(data)} bytes cannot be a stream of {lanes} lanes")
+    return lanes
+
+
+def check_end(words_left: int, at_start: bool) -> None:
+    """Raise BitstreamError unless no words are left and every lane is at its start."""
+    if words_left or not at_start:
+        raise BitstreamError(
+            f"the coded stream does not end cleanly ({words_left} words left): "
+            "it is damaged or was written with other tables"
+        )

@@ -1,0 +1,22 @@
+"""Compiled kernels; call them through the module of each kernel, which checks the arguments."""
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+def rans_isa() -> int: ...
+def rans_prepare(
+    precision: int, offsets: ReadableBuffer, lengths: ReadableBuffer, freqs: ReadableBuffer, /
+) -> object: ...
+def rans_encode(
+    tables: object, symbols: ReadableBuffer, index: ReadableBuffer, lanes: int, isa: int, /
+) -> bytes | int: ...
+def rans_decode(
+    tables: object,
+    state: WriteableBuffer,
+    data: ReadableBuffer,
+    skip: int,
+    index: ReadableBuffer,
+    symbols: WriteableBuffer,
+    isa: int,
+    /,
+) -> int: ...
+def rans_normalise(counts: ReadableBuffer, precision: int, freq: WriteableBuffer, /) -> bool: ...
