@@ -111,6 +111,29 @@ def test_examples_of_the_specification():
     assert bytes.fromhex("".join(lines)) == ONE + TWO
 
 
+def golden(name):
+    return (Path(__file__).parent / "golden" / "container" / name).read_bytes()
+
+
+def test_golden_files_decode_forever():
+    params, metadata, packets = read_all(golden("many.lpk"))
+    assert params == {"w": 300, "flag": True}
+    assert metadata == {
+        "icc": bytes(20),
+        "notes": ["é"],
+        "dpi": 72.5,
+        "none": None,
+        "deep": {"a": [-1]},
+    }
+    assert packets == [
+        Packet(f"layer.{i}", bytes([i]) * i, bytes(range(i, 3 * i))) for i in range(20)
+    ]
+    assert read_all(golden("unnamed.lpk")) == ({}, {}, [Packet(None, b"abc")])
+    assert read_all(golden("none.lpk")) == ({}, {}, [])
+    numbers = Reader(golden("numbers.lpk"))
+    assert numbers.keys() == [0, -1, 2**64 - 1, -(2**64)]
+
+
 def test_no_packets():
     assert write([]) == SIGNATURE + HEADER + END
     assert read_all(SIGNATURE + HEADER + END) == ({}, {}, [])
@@ -356,87 +379,3 @@ def test_round_trip(packets, params):
     assert Reader(data).params == params
     assert list(Reader(io.BytesIO(data)).packets()) == packets
     assert read_all(data)[2] == packets
-
-
-def test_writer_rejects():
-    writer = Writer(io.BytesIO(), 1, {})
-    writer.write(Packet("a", b""))
-    with pytest.raises(ValueError, match="'a' is already in the file"):
-        writer.write(Packet("a", b""))
-    with pytest.raises(ValueError, match="must be str, int or None"):
-        writer.write(Packet(1.5, b""))
-    with pytest.raises(ValueError, match="may take 4096 bytes here"):
-        writer.write(Packet("a" * 5000, b""))
-    writer.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        writer.write(Packet("b", b""))
-    for params in ({"a": (1,)}, {1: 1}, None, {"a": b"x" * (1 << 16)}):
-        file = io.BytesIO()
-        with pytest.raises(ValueError):
-            Writer(file, 1, params)
-        assert not file.getvalue()
-
-
-def test_writer_leaves_a_file_without_end_after_an_exception():
-    file = io.BytesIO()
-    with pytest.raises(ZeroDivisionError), Writer(file, 1, {}) as writer:
-        writer.write(Packet(None, b"abc"))
-        raise ZeroDivisionError
-    assert whole_packets(file.getvalue()) == [Packet(None, b"abc")]
-
-
-def test_writer_needs_no_seek_and_little_memory():
-    class Sink(io.RawIOBase):
-        written = 0
-
-        def writable(self):
-            return True
-
-        def write(self, data):
-            self.written += len(data)
-            return len(data)
-
-    sink, bulk = Sink(), bytes(1 << 20)
-
-    def run():
-        with Writer(sink, 1, {}) as writer:
-            for i in range(64):
-                writer.write(Packet(i, b"x", bulk))
-
-    bounded(run, 200_000)
-    assert sink.written > 64 << 20
-
-
-def test_reader_of_a_file_holds_one_packet(tmp_path):
-    path = tmp_path / "x.lpk"
-    with path.open("wb") as file, Writer(file, 1, {}) as writer:
-        for i in range(32):
-            writer.write(Packet(i, b"x", bytes(1 << 20)))
-    with path.open("rb") as file:
-        assert bounded(lambda: sum(1 for _ in Reader(file).packets()), 3 << 20) == 32
-
-
-def test_reading_one_packet_leaves_the_rest_alone(tmp_path):
-    class Counting(io.BytesIO):
-        count = 0
-
-        def read(self, size=-1):
-            data = super().read(size)
-            self.count += len(data)
-            return data
-
-    file = Counting(write([Packet(i, b"x", bytes(1 << 16)) for i in range(50)]))
-    reader = Reader(file)
-    assert len(reader.read(31).bulk) == 1 << 16
-    assert file.count < (1 << 16) + 1000
-
-
-def test_missing_and_unnamed_keys():
-    with pytest.raises(KeyError, match="no packet has the key 'b'"):
-        Reader(TWO).read("b")
-    with pytest.raises(KeyError, match="no packet has the key None"):
-        Reader(TWO).read(None)
-    unnamed = Reader(write([Packet(None, b"1"), Packet(None, b"2")]))
-    assert unnamed.keys() == [None, None]
-    with pytest.raises(KeyError, match="several packets have no key"):
-        unnamed.read(None)
