@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...entropy.models import gaussian
-from ..transforms.conv import Conv2d, ResidualBlock
+from ..transforms.conv import Conv2d, ResidualBlock, activate
 from ..transforms.dct import opponent_dct
 from ..transforms.integer import ACTIVATION_STEP, QuantConv2d, round_ste
 
@@ -89,8 +89,8 @@ class Analysis(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             skip = F.conv2d(F.pixel_unshuffle(x, 16), self.linear[:, :, None, None])
         branch = F.pixel_unshuffle(x, 8).contiguous(memory_format=torch.channels_last)
-        branch = F.relu(self.modulation(self.head(branch), t))
-        return skip + self.tail(F.relu(self.blocks(branch))).float()
+        branch = activate(self.modulation(self.head(branch), t))
+        return skip + self.tail(self.blocks(branch)).float()
 
 
 class Synthesis(nn.Module):
@@ -111,10 +111,11 @@ class Synthesis(nn.Module):
         with torch.autocast(y_hat.device.type, enabled=False):
             blocks = F.conv2d(y_hat, self.linear.t()[:, :, None, None])
             skip = F.pixel_shuffle(blocks, 16)
-        branch = y_hat.contiguous(memory_format=torch.channels_last)
-        branch = F.relu(self.modulation(self.head(branch), t))
+        # asinh: the DC is a hundred times larger than what the branch is there to mend.
+        branch = torch.asinh(8 * y_hat).contiguous(memory_format=torch.channels_last)
+        branch = activate(self.modulation(self.head(branch), t))
         branch = F.pixel_shuffle(self.up(branch), 2)
-        branch = F.relu(self.blocks(branch.contiguous(memory_format=torch.channels_last)))
+        branch = self.blocks(branch.contiguous(memory_format=torch.channels_last))
         return skip + F.pixel_shuffle(self.tail(branch).float(), 8)
 
 
@@ -126,9 +127,9 @@ class HyperAnalysis(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             Conv2d(2 * LATENTS, size.channels),
-            nn.ReLU(),
+            nn.LeakyReLU(0.1),
             Conv2d(size.channels, size.wide, 3, stride=2),
-            nn.ReLU(),
+            nn.LeakyReLU(0.1),
             Conv2d(size.wide, Z_CHANNELS),
         )
 
@@ -172,7 +173,7 @@ class MeanContext(nn.Module):
         """Make the layers; both means start at zero."""
         super().__init__()
         self.hyper = nn.Sequential(
-            Conv2d(Z_CHANNELS, size.channels), nn.ReLU(), Conv2d(size.channels, 4 * size.channels)
+            Conv2d(Z_CHANNELS, size.channels), nn.LeakyReLU(0.1), Conv2d(size.channels, 4 * size.channels)
         )
         self.modulation = Modulation(size.channels)
         self.anchor_mean = Conv2d(size.channels, LATENTS, 1, zero=True)
@@ -183,7 +184,7 @@ class MeanContext(nn.Module):
     def features(self, z_hat: Tensor, t: Tensor) -> Tensor:
         """z_hat -> features at the scale of y."""
         x = F.pixel_shuffle(self.hyper(z_hat), 2)
-        return F.relu(self.modulation(x, t))
+        return activate(self.modulation(x, t))
 
     def of_anchors(self, features: Tensor) -> Tensor:
         """Features -> means [B, LATENTS, h, w], of use at the anchors."""
@@ -192,7 +193,7 @@ class MeanContext(nn.Module):
 
     def of_rest(self, features: Tensor, anchors: Tensor) -> Tensor:
         """Features and y_hat (zero except at the anchors) -> means for the other half."""
-        x = F.relu(self.context(torch.asinh(anchors)) + self.mix(features))
+        x = activate(self.context(torch.asinh(anchors)) + self.mix(features))
         means: Tensor = self.rest_mean(x).float()
         return means
 

@@ -18,14 +18,14 @@ from .light_model import LATENTS, LEVELS, LightModel, interpolate, lmbda_of
 class TrainingConfig:
     """All that a run depends on besides the pictures.
 
-    The learning rate warms up over 1 % of the steps, stays, and falls linearly to zero over the
+    The learning rate warms up over 2 % of the steps, stays, and falls linearly to zero over the
     last `decay` of them.
     """
 
     steps: int = 20_000
     batch: int = 16
     crop: int = 128
-    lr: float = 2e-3
+    lr: float = 1e-3
     decay: float = 0.4
     ema: float = 0.999
     balance: float = 0.4  # a picture's loss is weighted by lmbda ** -balance
@@ -110,7 +110,7 @@ def _optimizers(model: LightModel, config: TrainingConfig) -> list[torch.optim.O
 
 
 def _schedule(optimizers: list[torch.optim.Optimizer], config: TrainingConfig, step: int) -> None:
-    warm = min(1.0, (step + 1) / (0.01 * config.steps))
+    warm = min(1.0, (step + 1) / (0.02 * config.steps))
     left = min(1.0, (config.steps - step) / (config.decay * config.steps))
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -32,8 +32,13 @@ class Conv2d(nn.Module):
         return F.conv2d(x, weight, self.bias, self.stride, self.shape[2] // 2)
 
 
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU: no unit dies under the large steps of an orthogonalising optimiser."""
+    return F.leaky_relu(x, 0.1)
+
+
 class ResidualBlock(nn.Module):
-    """`x + conv(relu(conv(x)))` with 3x3 convolutions; the second one starts at zero."""
+    """`x + conv(activate(conv(x)))` with 3x3 convolutions; the second one starts at zero."""
 
     def __init__(self, channels: int) -> None:
         """Make a block of `channels` channels."""
@@ -43,5 +48,5 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [B, C, H, W] -> the same shape."""
-        out: Tensor = x + self.second(F.relu(self.first(x)))
+        out: Tensor = x + self.second(activate(self.first(x)))
         return out

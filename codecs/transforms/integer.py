@@ -25,18 +25,10 @@ def round_ste(x: Tensor) -> Tensor:
 def int_matmul(a: Tensor, b: Tensor) -> Tensor:
     """Exact integer matrix product, int8 [M, K] @ int8 [K, N] -> int32 [M, N].
 
-    Entries must lie in [-127, 127]. Uses `torch._int_mm`, padded to what CUDA asks for
-    (M > 16, K and N multiples of 8; zeros change nothing).
+    Entries must lie in [-127, 127]. Float32 products over blocks of K whose sums stay below
+    2**24 are exact whatever the order of summation. `torch._int_mm` would be faster but is wrong
+    on CPUs without VNNI: oneDNN's kernel for them adds pairs of products in saturating int16.
     """
-    m, k, n = a.shape[0], a.shape[1], b.shape[1]
-    pad_m, pad_k, pad_n = max(0, 17 - m), -k % 8, -n % 8
-    a = F.pad(a, (0, pad_k, 0, pad_m)).contiguous()
-    b = F.pad(b, (0, pad_n, 0, pad_k)).contiguous()
-    return torch._int_mm(a, b)[:m, :n]
-
-
-def int_matmul_blocked(a: Tensor, b: Tensor) -> Tensor:
-    """The same product through float32 matrix products over blocks of K that stay exact."""
     out = torch.zeros(a.shape[0], b.shape[1], dtype=torch.int32, device=a.device)
     for start in range(0, a.shape[1], _BLOCK):
         part = a[:, start : start + _BLOCK].float() @ b[start : start + _BLOCK].float()

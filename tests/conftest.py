@@ -1,0 +1,28 @@
+"""Fixtures that several test modules use."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def write_light_weights():
+    """A function that writes weights of narrow random networks of image/light to a path."""
+    import torch
+
+    from latentpack.codecs.image.light_frozen import freeze
+    from latentpack.codecs.image.light_model import LightModel, Size
+
+    def write(path, seed=0):
+        torch.manual_seed(seed)
+        size = Size(16, 24, 1)
+        model = LightModel(size)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name.endswith(".weight"):
+                    p += torch.randn_like(p) * 0.3 / p.shape[1] ** 0.5
+                elif name.endswith(".bias"):
+                    p += torch.randn_like(p) * 0.1
+            model.h_s.offset += torch.randn_like(model.h_s.offset) * 8
+        path.write_bytes(freeze(model, size))
+        return path
+
+    return write
