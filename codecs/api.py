@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ..kernels.errors import BitstreamError
 from . import registry
 from .codec import Buffer, Codec, Rate
 from .container import Reader, Writer, create, empty_size
@@ -69,10 +70,18 @@ def decode(
 
     Raises:
         BitstreamError: the data is damaged, or needs a newer release.
+        ValueError: `out` does not fit.
     """
     reader = Reader(data)
-    x = _codec(reader.codec_id, device, options).decode(reader.params, reader.packets())
-    return x if out is None else _fill(out, x)  # type: ignore[no-any-return]
+    codec = _codec(reader.codec_id, device, options)
+    packets = reader.packets()
+    if out is None or "out" not in inspect.signature(codec.decode).parameters:
+        x = codec.decode(reader.params, packets)
+    else:
+        x = codec.decode(reader.params, packets, out=out)  # type: ignore[call-arg]
+    if next(packets, None) is not None:  # also reads on to the end, which may be missing
+        raise BitstreamError(f"{codec.name} found more packets than its signal has")
+    return x if out is None or x is out else _fill(out, x)  # type: ignore[no-any-return]
 
 
 def save(
@@ -146,7 +155,7 @@ class TensorFile(Mapping[Key, "torch.Tensor"]):
         if not name.startswith("tensor/"):
             raise ValueError(f"{path} holds {name}, no tensors; use latentpack.decode")
         self._codec = _codec(reader.codec_id, device, options)
-        self._names = reader.keys()
+        self._names = dict.fromkeys(reader.keys())
         self._reader: Reader | None = reader
         self.metadata = reader.metadata
 
@@ -230,7 +239,7 @@ def _codec(number: int, device: Any, options: dict[str, Any]) -> Codec:
 
 
 def _fill(out: Any, x: Any) -> Any:
-    """Copy a decoded signal into the caller's tensors."""
+    """Copy into the caller's tensors what a codec has not decoded there already."""
     if isinstance(x, dict):
         if not isinstance(out, Mapping) or set(out) != set(x):
             raise ValueError(f"out must be a mapping with the keys {sorted(x)}")
@@ -239,4 +248,4 @@ def _fill(out: Any, x: Any) -> Any:
         return out
     if getattr(out, "shape", None) != x.shape or out.dtype != x.dtype:
         raise ValueError(f"out must be a {x.dtype} tensor of shape {tuple(x.shape)}")
-    return out.copy_(x)
+    return out if out is x else out.copy_(x)

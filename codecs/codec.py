@@ -124,6 +124,8 @@ class Codec(ABC):
     def decode(self, header: dict[str, Any], packets: Iterable[Packet]) -> Any:
         """Return the signal of these packets, which may be a part of what `encode` made.
 
+        A codec that can decode in place takes a keyword `out` besides and returns it.
+
         Raises:
             BitstreamError: header or packets are damaged.
         """

@@ -12,10 +12,12 @@ def target_path(src: Path, dst: Path | None, output: Path | None, suffix: str) -
     """Find the name of the new file: as given, or `src` with another suffix.
 
     Raises:
-        ValueError: two names were given, or the new file would be `src`.
+        ValueError: two names were given, the new file would be `src`, or `src` is a stream.
     """
     if dst is not None and output is not None:
         raise ValueError(f"two names for the new file, {dst} and {output}; give one")
+    if str(src) == "-":
+        raise ValueError("model files are read in parts, which standard input does not allow")
     target = dst or output or src.with_suffix(suffix)
     if target.resolve() == src.resolve():
         raise ValueError(f"{src} would overwrite itself; name another file")

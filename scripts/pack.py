@@ -12,11 +12,7 @@ import click
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, allow_dash=True), help="Same as DST."
 )
-@click.option(
-    "--mode",
-    type=click.Choice(["fast", "tight", "small"]),
-    help="Speed or size; the default is the codec's.",
-)
+@click.option("--mode", help="Speed or size: fast, tight (the default) or small.")
 @click.option("--threads", type=click.IntRange(1), help="The file is the same for any number.")
 @click.option("--verify", is_flag=True, help="Read the new file and compare every bit.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")

@@ -184,6 +184,31 @@ def test_close_while_a_view_is_alive(tmp_path):
     assert bytes(view) == bytes(X["a"].flatten().view(torch.uint8).numpy())
 
 
+def test_what_follows_the_signal_is_checked(monkeypatch):
+    class First(Plain):
+        def decode(self, header, packets):
+            return super().decode(header, [next(packets)])
+
+    monkeypatch.setattr(registry, "load", lambda number: First)
+    data = latentpack.encode(X["b"])
+    assert torch.equal(latentpack.decode(data), X["b"])
+    with pytest.raises(latentpack.BitstreamError, match="without box E"):
+        latentpack.decode(data[:-7])
+    with pytest.raises(latentpack.BitstreamError, match="more packets than its signal has"):
+        latentpack.decode(latentpack.encode(X))
+
+
+def test_codecs_that_decode_in_place(monkeypatch):
+    class InPlace(Plain):
+        def decode(self, header, packets, out=None):
+            return out.copy_(super().decode(header, packets))
+
+    monkeypatch.setattr(registry, "load", lambda number: InPlace)
+    out = torch.zeros(4)
+    assert latentpack.decode(latentpack.encode(X["b"]), out=out) is out
+    assert torch.equal(out, X["b"])
+
+
 def test_truncation_of_a_mapping_is_an_error():
     data = latentpack.encode(X)
     for size in itertools.islice(range(len(data)), 0, None, 7):

@@ -211,6 +211,8 @@ def test_commands_say_what_is_wrong(model, tmp_path):
         ("pack", model, model): "would overwrite itself",
         ("pack", model, "a", "-o", "b"): "two names",
         ("pack", model, "-", "--verify"): "--verify needs a file",
+        ("pack", "-", "x"): "standard input",
+        ("pack", model, "--mode", "huge", "x"): "mode",
         ("pack", tmp_path / "none"): "none: no such file",
         ("pack", text): "not a whole .safetensors file",
         ("unpack", model, "x"): "not a .lpk file",
