@@ -83,7 +83,7 @@ def test_quick_and_limit(folder):
     ("options", "message"),
     [
         (["--codecs", "nope"], "no peer codec 'nope'; there are jpeg"),
-        (["--data", "/none"], "/none: no such file"),
+        (["--codecs", "jpeg", "--data", "/none"], "/none: no such file"),
     ],
 )
 def test_wrong_input_is_one_line(folder, options, message):
