@@ -20,3 +20,28 @@ def rans_decode(
     /,
 ) -> int: ...
 def rans_normalise(counts: ReadableBuffer, precision: int, freq: WriteableBuffer, /) -> bool: ...
+def planes_encode(
+    data: ReadableBuffer,
+    width: int,
+    layout: int,
+    speed: int,
+    chunk_log2: int,
+    out: WriteableBuffer,
+    threads: int,
+    isa: int,
+    /,
+) -> tuple[bytes, int]: ...
+def planes_parse(
+    head: ReadableBuffer, coded_bytes: int, n: int, width: int, layout: int, /
+) -> object | str: ...
+def planes_decode(
+    parsed: object,
+    coded: ReadableBuffer,
+    first: int,
+    last: int,
+    out: WriteableBuffer,
+    threads: int,
+    isa: int,
+    /,
+) -> str: ...
+def xxh3_64(data: ReadableBuffer, isa: int, /) -> int: ...

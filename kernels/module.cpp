@@ -1,9 +1,11 @@
 // The extension module over CPython's stable ABI. Every *_python.cpp contributes one table.
 #include <Python.h>
 
+extern PyMethodDef planes_methods[];
 extern PyMethodDef rans_methods[];
 
 static PyMethodDef* const tables[] = {
+    planes_methods,
     rans_methods,
 };
 

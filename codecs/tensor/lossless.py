@@ -1,0 +1,239 @@
+"""Lossless tensors: every dtype, any shape, bit for bit.
+
+The elements are split into planes of bytes, and each plane of each chunk is coded by the cheapest
+of a few modes (`kernels/planes_ref.py` defines the bytes):
+
+    tensor -> bytes -> chunks -> exponents         -> pairs -> rANS, tables shared by chunks
+                              -> sign and mantissa -> raw, or rANS where that pays
+
+`mode` is the dial: "fast" packs the exponents of bfloat16 and float32 into 4 bits each (ratio
+0.75 and 0.88, close to copying), "tight" codes pairs of exponents (0.66 and 0.83 on weights).
+
+Bitstream (a packet is one tensor; its key is the name, or none)
+    ========  ======  ==================================================================
+    field     bytes   meaning
+    ========  ======  ==================================================================
+    dtype     1       `dtypes.DTYPES`
+    kind      1       0 elements, 1 coded, 2 coded with the coded bytes in the bulk
+    rank      1       0 to 64; bit 7: the sizes are runs
+    sizes     *       varint each; in runs: varint size, u8 times
+    rest      *       kind 0: the elements, little-endian, in C order
+                      kind 1: varint bytes of the head, head, coded bytes
+                      kind 2: head; the bulk is the coded bytes
+    ========  ======  ==================================================================
+The parameters in the header box are empty. FORMAT.md, section 10, is the full description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from ...kernels import planes
+from ...kernels.errors import BitstreamError
+from ..codec import Buffer, Codec, Packet, Rate
+from ..fields import Cursor, get_varint, put_varint
+from .dtypes import dtype_id, split_of
+from .packet import CODED, CODED_BULK, ELEMENTS, Start
+
+BULK_BYTES = 1 << 16  # coded bytes from which on they go to the bulk
+DEFAULT_CHUNK = 1 << planes.MAX_CHUNK_LOG2
+
+MODES = ("fast", "tight", "small")
+
+Tensors = torch.Tensor | Mapping[str, torch.Tensor]
+
+
+class Lossless(Codec):
+    """Codec 1, `tensor/lossless`.
+
+    Args:
+        mode: "fast", "tight" or "small".
+        threads: at most so many; None = one per core. Never changes a byte.
+        chunk: elements of a chunk, a power of two from 64 to 65536. Smaller ones can be read
+            one by one, but take more bytes and time.
+        device: where decoded tensors shall be; None is the CPU.
+        max_bytes: decoding refuses tensors of more bytes; None takes what the packet can
+            justify: at most 58 KiB for every byte of it, where all chunks are constant.
+
+    Raises:
+        ValueError: an option is outside its range.
+    """
+
+    name: ClassVar[str] = "tensor/lossless"
+
+    def __init__(
+        self,
+        mode: str = "tight",
+        threads: int | None = None,
+        chunk: int = DEFAULT_CHUNK,
+        device: torch.device | str | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        """Check and keep the options."""
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}, expected {', '.join(MODES)}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}, expected 1 or more, or None for all cores")
+        legal = [1 << k for k in range(planes.MIN_CHUNK_LOG2, planes.MAX_CHUNK_LOG2 + 1)]
+        if chunk not in legal:
+            raise ValueError(f"chunk is {chunk}, expected a power of two from 64 to 65536")
+        self.mode = mode
+        self.threads = threads
+        self.chunk_log2 = chunk.bit_length() - 1
+        self.device = device
+        self.max_bytes = max_bytes
+
+    def header(self, signal: Tensors) -> dict[str, Any]:
+        """Return no parameters: a packet says everything about its tensor."""
+        return {}
+
+    def encode(
+        self, signal: Tensors, rate: Rate | None = None, reserve: int = 0
+    ) -> Iterator[Packet]:
+        """Yield a packet per tensor.
+
+        Args:
+            signal: a tensor of any dtype, shape, strides and device, or a mapping of names to
+                tensors.
+            rate: must be None.
+            reserve: not used.
+
+        Raises:
+            ValueError: not a dense tensor, a quantised one, or a rate is asked for.
+        """
+        if rate is not None:
+            raise ValueError(f"tensor/lossless takes no rate, got {rate}; `mode` is its dial")
+        if isinstance(signal, Mapping):
+            for name, tensor in signal.items():
+                yield self.encode_tensor(tensor, name)
+        else:
+            yield self.encode_tensor(signal)
+
+    def encode_tensor(self, tensor: torch.Tensor, key: str | int | None = None) -> Packet:
+        """Return the packet of one tensor."""
+        data = _elements(tensor)
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+        split = split_of(dtype)
+
+        def code(mode: str, chunk_log2: int) -> tuple[bytes, memoryview]:
+            return planes.encode(
+                data, split.width, split.layout, mode, chunk_log2=chunk_log2, threads=self.threads
+            )
+
+        head, coded = code(self.mode, self.chunk_log2)
+        if len(head) + len(coded) >= len(data):
+            if len(data) < BULK_BYTES:
+                return Packet(key, Start(dtype, ELEMENTS, shape).put() + data.tobytes())
+            head, coded = code("stored", planes.MAX_CHUNK_LOG2)
+        if len(coded) >= BULK_BYTES:
+            return Packet(key, Start(dtype, CODED_BULK, shape).put() + head, coded)
+        start = Start(dtype, CODED, shape).put() + put_varint(len(head))
+        return Packet(key, b"".join((start, head, coded)))
+
+    def decode(
+        self, header: dict[str, Any], packets: Iterable[Packet], out: Any = None
+    ) -> torch.Tensor | dict[str | int, torch.Tensor]:
+        """Return the tensor of a packet without a key, or a dict of those with keys.
+
+        Args:
+            header: the parameters, none.
+            packets: of the tensors that are wanted.
+            out: a tensor, or a mapping of tensors, to decode into.
+
+        Raises:
+            BitstreamError: a packet is damaged.
+            ValueError: `out` does not fit.
+        """
+        decoded: dict[str | int, torch.Tensor] = {}
+        for packet in packets:
+            if packet.key is None:
+                return self.decode_tensor(packet, out)
+            if out is not None and packet.key not in out:
+                raise ValueError(f"out has no tensor {packet.key!r}; it must have one of each name")
+            target = None if out is None else out[packet.key]
+            decoded[packet.key] = self.decode_tensor(packet, target)
+        return decoded
+
+    def decode_tensor(self, packet: Packet, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the tensor of one packet, which is `out` if that is given."""
+        cursor = Cursor(memoryview(packet.body), 0)
+        start = Start.get(cursor)
+        if self.max_bytes is not None and start.nbytes > self.max_bytes:
+            raise BitstreamError(
+                f"a tensor has {start.nbytes} bytes, the limit max_bytes is {self.max_bytes}"
+            )
+        head, coded = _coded(start, cursor, packet.bulk)
+        if start.kind == ELEMENTS:
+            target = _target(start, out)
+            _elements(target)[:] = coded
+        else:
+            split = split_of(start.dtype)
+            n = start.nbytes // split.width
+            decoder = planes.Decoder(head, coded, n, split.width, split.layout)
+            target = _target(start, out)
+            decoder.decode(_elements(target), threads=self.threads)
+        if out is None:
+            return target if self.device is None else target.to(self.device)
+        return out if target is out else out.copy_(target)
+
+    def describe(self, header: dict[str, Any], packet: Packet) -> dict[str, Any]:
+        """Say dtype and shape."""
+        start = Start.get(Cursor(memoryview(packet.body), 0))
+        return {"dtype": start.dtype, "shape": start.shape}
+
+
+def _elements(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor's elements in C order; a view where the tensor allows it."""
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"expected a torch.Tensor, got {type(tensor).__name__}")
+    dtype_id(tensor.dtype)
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
+        raise ValueError(
+            f"a {tensor.layout} tensor on {tensor.device} cannot be coded; make it dense first"
+        )
+    plain = tensor.detach()
+    if plain.is_complex():
+        plain = torch.view_as_real(plain.resolve_conj().reshape(-1))  # of rank 64, too
+    plain = _as_integers(plain.resolve_neg())
+    flat: memoryview = plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return flat
+
+
+def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
+    """The same bits as integers: not every dtype can be copied or made contiguous."""
+    size = tensor.dtype.itemsize
+    return tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size])
+
+
+def _coded(start: Start, cursor: Cursor, bulk: Buffer) -> tuple[memoryview, Buffer]:
+    """Head and coded bytes of a body whose start has been read; elements have no head."""
+    rest = cursor.take(cursor.left, "body")
+    if start.kind == CODED_BULK:
+        return rest, bulk
+    if len(bulk):
+        raise BitstreamError(f"{len(bulk)} bytes of bulk after a body that holds everything")
+    if start.kind == ELEMENTS:
+        if len(rest) != start.nbytes:
+            raise BitstreamError(f"{len(rest)} bytes of elements, the shape needs {start.nbytes}")
+        return rest[:0], rest
+    inner = Cursor(rest, 0)
+    head = inner.take(get_varint(inner, "length of the head"), "head")
+    return head, inner.take(inner.left, "coded bytes")
+
+
+def _target(start: Start, out: torch.Tensor | None) -> torch.Tensor:
+    """A contiguous tensor in memory to decode into: `out` itself where it can be."""
+    if out is None:
+        return torch.empty(start.shape, dtype=start.dtype)
+    if not isinstance(out, torch.Tensor) or (out.dtype, out.shape) != (start.dtype, start.shape):
+        raise ValueError(f"out must be a {start.dtype} tensor of shape {start.shape}")
+    plain = out.device.type == "cpu" and out.is_contiguous()
+    if plain and not (out.is_conj() or out.is_neg()):
+        return out
+    return torch.empty(start.shape, dtype=start.dtype)
+
+
+CODEC = Lossless

@@ -1,0 +1,171 @@
+// Lossless coding of arrays by byte planes: what its compiled parts share. planes_ref.py and
+// its two neighbours define the bytes; names and numbers here are theirs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rans.h"
+
+namespace latentpack::planes {
+
+enum Layout { kBytePlanes = 0, kFloat = 1, kNibbles = 2 };
+enum Speed { kFast = 0, kTight = 1, kStored = 2 };
+enum Form : uint8_t { kFormRaw = 0, kFormConst = 1, kFormPlanes = 2 };
+enum Mode : uint8_t { kRaw = 0, kConst = 1, kBytes = 2, kPair = 3, kWindow = 4 };
+
+constexpr int kMinChunkLog2 = 6, kMaxChunkLog2 = 16;
+constexpr size_t kMaxChunk = size_t{1} << kMaxChunkLog2;
+constexpr size_t kAlign = 16;
+constexpr int kMaxWidth = 8;
+constexpr int kMaxTables = 64;
+constexpr int kPrecision = 12, kMaxPrecision = 15;
+constexpr int kLogBits = 28;
+constexpr int64_t kBit = int64_t{1} << kLogBits;
+constexpr int kPatchBits = 24;
+
+// Uninitialised bytes, with room for one vector behind them.
+using Buffer = std::unique_ptr<uint8_t[]>;
+inline Buffer make_buffer(size_t bytes) { return Buffer(new uint8_t[bytes + 64]); }
+
+inline size_t padded(size_t bytes) { return (bytes + kAlign - 1) & ~(kAlign - 1); }
+
+// Planes of a layout, 0 where the width does not fit it.
+inline int plane_count(int layout, int width) {
+  if (layout == kFloat) return width == 2 || width == 4 ? width : 0;
+  if (layout == kNibbles) return width == 1 ? 2 : 0;
+  return layout == kBytePlanes && width >= 1 && width <= kMaxWidth ? width : 0;
+}
+// Bytes of each plane of n elements.
+inline size_t plane_bytes(int layout, size_t n) { return layout == kNibbles ? (n + 1) / 2 : n; }
+
+// Frequencies that add to 2^precision, and what the two directions look up.
+struct Table {
+  uint16_t freq[256];
+  uint16_t cum[256];
+  int precision = kPrecision;
+  uint8_t stand_in = 0;
+  // Encoder: 1 / freq, and the cost of each symbol in units of 2^-28 bit.
+  uint32_t reciprocal[256];
+  int64_t cost[256];
+  // Decoder, [slot]: freq | (slot - cum) << 12 | symbol << 24. Only for precision 12, where
+  // both fit; `symbol_of` for the others.
+  std::vector<uint32_t> slots;
+  std::vector<uint8_t> symbol_of;
+
+  uint8_t rare[32];  // encoder: bit (s >> 4 & 7) of byte (s & 15 | s >> 3 & 16) where freq[s] = 0
+
+  void set_cums();
+  void prepare_encoder(int miss_bits);
+  void prepare_decoder();
+};
+
+using Histogram = uint32_t[256];
+
+// Adds the symbols' counts: of each `period` symbols the first `taken`.
+void count_symbols(const uint8_t* symbols, size_t n, size_t taken, size_t period, Histogram);
+int64_t entropy(const Histogram);
+
+// Counts of the sampled symbols, and how many symbols each stands for.
+struct Sample {
+  Histogram counts;
+  int64_t weight;
+  void take(const uint8_t* symbols, size_t n);
+};
+
+// The tables of an array, made as its chunks are met. Tables stay where they are.
+class TableSet {
+ public:
+  TableSet() { tables_.reserve(kMaxTables); }
+  // The table to use (-1: make one) and its cost in units of 2^-28 bit.
+  int estimate(const Sample&, int kind, int64_t* cost) const;
+  int add(const uint8_t* symbols, size_t n, int kind, int miss_bits);
+  bool full() const { return tables_.size() >= kMaxTables; }
+  const Table& operator[](int t) const { return tables_[t]; }
+  void pack(std::string& head) const;
+
+ private:
+  std::vector<Table> tables_;
+  int kinds_[kMaxTables];
+};
+
+void pack_table(const Table&, std::string& out);
+// Reads a table at `at`, which moves behind it; an error's text, or nullptr.
+const char* unpack_table(const uint8_t*& at, const uint8_t* end, Table&);
+
+inline int choose_lanes(size_t symbols) { return symbols >= 2048 ? 32 : symbols >= 128 ? 4 : 1; }
+
+struct PlaneRecord {
+  uint8_t mode = kRaw, value = 0, top = 0, table = 0;
+  uint16_t patches = 0;
+  uint32_t size = 0;
+};
+
+struct ChunkRecord {
+  uint8_t form = kFormRaw;
+  uint8_t value[kMaxWidth] = {};
+  uint32_t checksum = 0;
+  size_t start = 0, size = 0;
+  PlaneRecord planes[kMaxWidth];
+};
+
+struct Head {
+  int chunk_log2 = 0;
+  std::vector<Table> tables;
+  std::vector<ChunkRecord> chunks;
+};
+
+// Reads a head for n elements and `coded_bytes` bytes; an error's text, or "".
+std::string parse_head(const uint8_t* data, size_t bytes, size_t coded_bytes, size_t n, int width,
+                       int layout, Head&);
+void append_record(const ChunkRecord&, int width, int layout, std::string& head);
+
+// A stream being read. Words up to `end` belong to it.
+struct Stream {
+  uint32_t states[kMaxLanes];
+  int lanes;
+  const uint8_t* at;
+  const uint8_t* end;
+};
+
+// Loops that exist once per instruction set. Arrays may lie anywhere; n counts elements.
+struct Loops {
+  void (*split)(const uint8_t* elements, size_t n, int width, int layout, uint8_t* const* planes);
+  void (*join)(const uint8_t* const* planes, size_t n, int width, int layout, uint8_t* elements);
+  // Window nibbles of m exponents into ceil(m / 2) pairs, and back.
+  void (*to_nibbles)(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs);
+  void (*from_nibbles)(const uint8_t* pairs, size_t m, uint8_t top, uint8_t* exponents);
+  // Replaces the symbols of frequency 0 by the table's stand-in.
+  void (*substitute)(const Table&, uint8_t* symbols, size_t n);
+  // Positions at which two planes differ, ascending; their number (at most `limit`).
+  size_t (*differences)(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at, size_t limit);
+  // Whole steps of 32 lanes: reads while 32 words are left before `limit`; the steps done.
+  size_t (*decode_steps)(Stream&, const uint8_t* limit, const Table&, uint8_t* out, size_t steps);
+  // Whole steps of 32 lanes backwards from `symbols`, all coded by the table. Words go downwards
+  // from `out`, 64 bytes below which may be overwritten; the new `out`.
+  uint8_t* (*encode_steps)(uint32_t* states, const Table&, const uint8_t* symbols, size_t steps,
+                           uint8_t* out);
+  // Two bf16 chunks of n elements at once, n a multiple of 64: exponent pairs from `stream`,
+  // rests from `rests`, straight into `out`. `limit` as above. The steps done, of n / 64.
+  size_t (*decode_bf16)(Stream* const* streams, const uint8_t* const* limits,
+                        const Table* const* tables, const uint8_t* tops,
+                        const uint8_t* const* rests, uint8_t* const* out, int chunks,
+                        size_t steps);
+};
+
+const Loops& scalar_loops();
+const Loops& avx2_loops();
+const Loops& avx512_loops();
+const Loops& loops_for(Isa);
+
+// Codes n elements into `out` (n * width bytes); head and used bytes are set.
+void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int chunk_log2, Isa,
+            int threads, uint8_t* out, std::string& head, size_t& used);
+// Decodes chunks [first, last) to `out`; an error's text, or "".
+std::string decode(const Head&, const uint8_t* coded, size_t n, int width, int layout,
+                   size_t first, size_t last, Isa, int threads, uint8_t* out);
+
+}  // namespace latentpack::planes

@@ -1,0 +1,201 @@
+"""Lossless coding of arrays by byte planes: checks arguments and picks the fastest backend.
+
+The bytes are defined in `planes_ref`; every backend writes and reads exactly those. `ref` is
+always there; `scalar`, `avx2` and `avx512` are compiled, see `rans.backends`. Coding releases
+the interpreter lock, and `threads` never changes a byte.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from . import planes_ref
+from .errors import BitstreamError
+from .planes_head_ref import (
+    BYTE_PLANES,
+    FLOAT,
+    MAX_CHUNK_LOG2,
+    MIN_CHUNK_LOG2,
+    NIBBLES,
+    parse,
+    plane_count,
+)
+from .rans import backends
+
+__all__ = [
+    "BYTE_PLANES",
+    "FLOAT",
+    "MAX_CHUNK_LOG2",
+    "MIN_CHUNK_LOG2",
+    "NIBBLES",
+    "Decoder",
+    "encode",
+]
+
+Buffer = bytes | bytearray | memoryview
+MODES = {
+    "fast": planes_ref.FAST,
+    "tight": planes_ref.TIGHT,
+    "small": planes_ref.TIGHT,
+    "stored": planes_ref.STORED,
+}
+_ISAS = ("scalar", "avx2", "avx512")
+
+
+def _isa(backend: str | None) -> int | None:
+    """The compiled backend's number; None for the reference."""
+    known = backends()
+    if backend is None:
+        backend = known[-1]
+    elif backend not in known:
+        raise ValueError(f"backend is {backend!r}, this machine has {', '.join(known)}")
+    return None if backend == "ref" else _ISAS.index(backend)
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    if threads < 1:
+        raise ValueError(f"threads is {threads}, expected 1 or more, or None for all cores")
+    return threads
+
+
+def encode(
+    data: Buffer,
+    width: int,
+    layout: int = BYTE_PLANES,
+    mode: str = "tight",
+    *,
+    chunk_log2: int = MAX_CHUNK_LOG2,
+    out: Buffer | None = None,
+    threads: int | None = 1,
+    backend: str | None = None,
+) -> tuple[bytes, memoryview]:
+    """Code an array.
+
+    Args:
+        data: contiguous bytes of n elements, in this machine's (little-endian) order.
+        width: bytes of an element, 1 to 8.
+        layout: BYTE_PLANES, FLOAT (8 exponent bits; width 2 or 4) or NIBBLES (e4m3; width 1).
+        mode: "fast", "tight", or "stored": nothing but constant chunks is coded. "fast" differs
+            from "tight" for FLOAT only.
+        chunk_log2: log2 of the elements of a chunk, 6 to 16. Less is worse and slower.
+        out: room for the coded bytes, as many as `data` has; None = made here.
+        threads: at most so many; None = one per core.
+        backend: one of `rans.backends()`; None = the fastest. The bytes are the same.
+
+    Returns:
+        Head and coded bytes, both needed for decoding; the second is a part of `out`. The coded
+        bytes are never more than `data`, the head is below 1 % of it from some 10 kB on.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+    isa, workers = _isa(backend), _threads(threads)
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}, expected {', '.join(MODES)}")
+    plane_count(layout, width)
+    view = memoryview(data).cast("B")
+    if len(view) % width:
+        raise ValueError(f"{len(view)} bytes are no multiple of the element's {width}")
+    if not MIN_CHUNK_LOG2 <= chunk_log2 <= MAX_CHUNK_LOG2:
+        raise ValueError(
+            f"chunk_log2 is {chunk_log2}, expected {MIN_CHUNK_LOG2} to {MAX_CHUNK_LOG2}"
+        )
+    room = np.empty(len(view), np.uint8).data if out is None else memoryview(out).cast("B")
+    if len(room) < len(view):
+        raise ValueError(f"out has {len(room)} bytes, expected {len(view)}")
+    if isa is None:
+        head, coded = planes_ref.encode(bytes(view), width, layout, MODES[mode], chunk_log2)
+        room[: len(coded)] = coded
+        return head, room[: len(coded)]
+    from . import _cpp
+
+    head, used = _cpp.planes_encode(
+        view, width, layout, MODES[mode], chunk_log2, room, workers, isa
+    )
+    return head, room[:used]
+
+
+class Decoder:
+    """An array that `encode` made: its head is checked here, its chunks when they are decoded.
+
+    Args:
+        head: as `encode` returned it.
+        coded: the coded bytes. They are kept, not copied.
+        n: elements of the array.
+        width: bytes of an element.
+        layout: as it was encoded.
+        backend: one of `rans.backends()`; None = the fastest.
+
+    Attributes:
+        chunk_elements: elements of a chunk; the last one may have less.
+        chunks: number of chunks.
+
+    Raises:
+        BitstreamError: the head is damaged or does not fit the other arguments.
+    """
+
+    def __init__(
+        self,
+        head: Buffer,
+        coded: Buffer,
+        n: int,
+        width: int,
+        layout: int,
+        *,
+        backend: str | None = None,
+    ) -> None:
+        self._isa = _isa(backend)
+        plane_count(layout, width)
+        self._coded = memoryview(coded).cast("B")
+        self._shape = (n, width, layout)
+        self._parsed: Any
+        if self._isa is None:
+            self._parsed = parse(bytes(head), len(self._coded), *self._shape)
+        else:
+            from . import _cpp
+
+            self._parsed = _cpp.planes_parse(head, len(self._coded), *self._shape)
+            if isinstance(self._parsed, str):
+                raise BitstreamError(self._parsed)
+        self.chunk_elements = 1 << head[0]
+        self.chunks = -(-n // self.chunk_elements)
+
+    def decode(
+        self, out: Buffer, chunks: tuple[int, int] | None = None, *, threads: int | None = 1
+    ) -> None:
+        """Decode the array, or chunks first .. last - 1 of it.
+
+        Args:
+            out: contiguous and writable, as many bytes as the elements have.
+            chunks: first and last; None = all.
+            threads: at most so many; None = one per core.
+
+        Raises:
+            BitstreamError: a chunk is damaged; `out` may have been written to in part.
+            ValueError: `out` has not the right size, or there are no such chunks.
+        """
+        workers = _threads(threads)
+        first, last = chunks if chunks is not None else (0, self.chunks)
+        if not 0 <= first <= last <= self.chunks:
+            raise ValueError(
+                f"chunks are {first} to {last}, expected a range of 0 to {self.chunks}"
+            )
+        n, width, layout = self._shape
+        elements = min(n, last * self.chunk_elements) - min(n, first * self.chunk_elements)
+        to = memoryview(out).cast("B")
+        if len(to) != elements * width:
+            raise ValueError(f"out has {len(to)} bytes, expected {elements * width}")
+        if self._isa is None:
+            tables, records = self._parsed
+            to[:] = planes_ref.decode(
+                tables, records[first:last], bytes(self._coded), width, layout
+            )
+            return
+        from . import _cpp
+
+        error = _cpp.planes_decode(self._parsed, self._coded, first, last, to, workers, self._isa)
+        if error:
+            raise BitstreamError(error)

@@ -1,0 +1,358 @@
+// Encoding of arrays by byte planes; planes_ref.py is the definition.
+//
+// Chunks are coded in parallel. Two steps happen in the order of the chunks, so that the bytes
+// do not depend on the number of threads: the choice of tables, and the taking of a place.
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "planes.h"
+#include "xxh3.h"
+
+namespace latentpack::planes {
+namespace {
+
+constexpr size_t kStreamHead = 1 + 4 * kMaxLanes;
+constexpr size_t kWordSlack = 64;  // below its words, `encode_steps` may overwrite so many bytes
+
+// Lets chunk after chunk through, in order.
+class Turn {
+ public:
+  void wait(size_t chunk) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return next_ == chunk; });
+  }
+  void pass() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      ++next_;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t next_ = 0;
+};
+
+// A plane on its way: its bytes, what is to be coded of them, and the result.
+struct PlaneWork {
+  PlaneRecord record;
+  Buffer plane, symbols, stream;
+  size_t stream_bytes = 0;
+  size_t symbol_count = 0;
+  Sample sample;
+  bool outside = false;
+  const Table* table = nullptr;
+  size_t fixed_bytes(size_t m) const {
+    return record.mode == kRaw ? m : record.mode == kWindow ? (m + 1) / 2 : 0;
+  }
+};
+
+bool all_equal(const uint8_t* data, size_t bytes, size_t width) {
+  return bytes <= width || std::memcmp(data, data + width, bytes - width) == 0;
+}
+
+uint8_t choose_top(const uint8_t* exponents, size_t n, bool* outside) {
+  Histogram counts = {};
+  const bool all = n <= 4096;
+  count_symbols(exponents, n, all ? n : 64, all ? n : 1024, counts);
+  const uint32_t zero = counts[0];
+  counts[0] = 0;
+  uint32_t inside = 0, most = 0, total = zero;
+  int top = 0;
+  for (int e = 0; e < 256; ++e) {
+    total += counts[e];
+    inside += counts[e] - (e >= 15 ? counts[e - 15] : 0);
+    if (inside > most) {
+      most = inside;
+      top = e;
+    }
+  }
+  *outside = uint64_t{64} * (total - most - zero) > total;
+  return static_cast<uint8_t>(top);
+}
+
+bool pays(int64_t cost, size_t m) { return cost * 100 < 99 * 8 * static_cast<int64_t>(m) * kBit; }
+
+bool promising(const uint8_t* plane, size_t m) {
+  Histogram glance = {};
+  count_symbols(plane, m, 16, 1024, glance);
+  int64_t total = 0;
+  for (const uint32_t count : glance) total += count;
+  return entropy(glance) * 10 < 74 * total * kBit;
+}
+
+// Codes one chunk at a time; the buffers are made once.
+class ChunkCoder {
+ public:
+  ChunkCoder(int width, int layout, int speed, Isa isa, size_t chunk_elements)
+      : width_(width), layout_(layout), speed_(speed), isa_(isa), loops_(loops_for(isa)),
+        planes_(plane_count(layout, width)), works_(planes_) {
+    const size_t m = chunk_elements;
+    for (PlaneWork& work : works_) {
+      work.plane = make_buffer(m);
+      work.symbols = make_buffer(m);
+      work.stream = make_buffer(kStreamHead + 2 * m);
+    }
+    words_ = make_buffer(2 * m + kWordSlack);
+    decoded_ = make_buffer(m);
+    positions_ = std::unique_ptr<uint16_t[]>(new uint16_t[m / 3 + 1]);
+  }
+
+  // Everything that needs no table. False: the chunk is one value, or stored, and done.
+  bool look(const uint8_t* elements, size_t n, ChunkRecord& record) {
+    elements_ = elements;
+    n_ = n;
+    m_ = plane_bytes(layout_, n);
+    if (all_equal(elements, n * width_, width_)) {
+      record.form = kFormConst;
+      std::memcpy(record.value, elements, width_);
+      return false;
+    }
+    if (speed_ == kStored) {
+      record.form = kFormRaw;
+      record.size = n * width_;
+      return false;
+    }
+    uint8_t* planes[kMaxWidth];
+    for (int p = 0; p < planes_; ++p) planes[p] = works_[p].plane.get();
+    loops_.split(elements, n, width_, layout_, planes);
+    for (int p = 0; p < planes_; ++p) look_at_plane(works_[p], p);
+    return true;
+  }
+
+  void choose_tables(TableSet& tables) {
+    for (int p = 0; p < planes_; ++p) {
+      PlaneWork& work = works_[p];
+      if (work.record.mode == kPair && (work.outside || !choose(work, 1, tables)))
+        prepare_bytes(work);
+      if (work.record.mode == kBytes && !choose(work, 2 * p, tables)) work.record.mode = kRaw;
+    }
+  }
+
+  // Codes the planes and says how many bytes the chunk takes.
+  void code(ChunkRecord& record) {
+    size_t size = 0;
+    for (PlaneWork& work : works_) {
+      if (work.record.mode == kPair || work.record.mode == kBytes) code_plane(work);
+      size += padded(work.fixed_bytes(m_)) + work.stream_bytes;
+    }
+    record.form = size < n_ * width_ ? kFormPlanes : kFormRaw;
+    record.size = std::min(size, n_ * width_);
+    for (int p = 0; p < planes_; ++p) record.planes[p] = works_[p].record;
+  }
+
+  // Writes the chunk and the zeros up to record.size, and takes the checksum.
+  void write(uint8_t* out, ChunkRecord& record) const {
+    uint8_t* at = out;
+    const auto append = [&at](const uint8_t* data, size_t bytes, size_t room) {
+      std::memcpy(at, data, bytes);
+      std::memset(at + bytes, 0, room - bytes);
+      at += room;
+    };
+    if (record.form == kFormRaw) {
+      append(elements_, n_ * width_, record.size);
+    } else {
+      for (const PlaneWork& work : works_) {
+        const size_t bytes = work.fixed_bytes(m_);
+        const bool window = work.record.mode == kWindow;
+        const uint8_t* data = window ? work.symbols.get() : work.plane.get();
+        append(data, bytes, padded(bytes));
+      }
+      for (const PlaneWork& work : works_)
+        append(work.stream.get(), work.stream_bytes, work.stream_bytes);
+      std::memset(at, 0, record.size - static_cast<size_t>(at - out));
+    }
+    record.checksum = static_cast<uint32_t>(xxh3::hash64(out, record.size, isa_));
+  }
+
+ private:
+  void look_at_plane(PlaneWork& work, int p) {
+    work.record = PlaneRecord{};
+    work.stream_bytes = 0;
+    if (all_equal(work.plane.get(), m_, 1)) {
+      work.record.mode = kConst;
+      work.record.value = work.plane[0];
+    } else if (layout_ == kFloat && speed_ == kFast) {
+      if (p == 0) code_window(work);
+    } else if (layout_ == kFloat && p == 0) {
+      work.record.mode = kPair;
+      work.record.top = choose_top(work.plane.get(), m_, &work.outside);
+      work.symbol_count = (m_ + 1) / 2;
+      loops_.to_nibbles(work.plane.get(), m_, work.record.top, work.symbols.get());
+      work.sample.take(work.symbols.get(), work.symbol_count);
+    } else if (p == 0 || m_ <= 8192 || promising(work.plane.get(), m_)) {
+      prepare_bytes(work);
+    }
+  }
+
+  void prepare_bytes(PlaneWork& work) {
+    work.record.mode = kBytes;
+    work.symbol_count = m_;
+    std::memcpy(work.symbols.get(), work.plane.get(), m_);
+    work.sample.take(work.plane.get(), m_);
+  }
+
+  bool choose(PlaneWork& work, int kind, TableSet& tables) {
+    int64_t cost;
+    int t = tables.estimate(work.sample, kind, &cost);
+    if ((t < 0 && tables.full()) || !pays(cost, m_)) return false;
+    if (t < 0)
+      t = tables.add(work.symbols.get(), work.symbol_count, kind,
+                     work.record.mode == kPair ? 2 * kPatchBits : kPatchBits);
+    work.record.table = static_cast<uint8_t>(t);
+    work.table = &tables[t];
+    return true;
+  }
+
+  void code_window(PlaneWork& work) {
+    bool outside;
+    work.record.top = choose_top(work.plane.get(), m_, &outside);
+    loops_.to_nibbles(work.plane.get(), m_, work.record.top, work.symbols.get());
+    loops_.from_nibbles(work.symbols.get(), m_, work.record.top, decoded_.get());
+    if (append_patches(work, decoded_.get(), (m_ + 1) / 2)) work.record.mode = kWindow;
+  }
+
+  void code_plane(PlaneWork& work) {
+    uint8_t* symbols = work.symbols.get();
+    loops_.substitute(*work.table, symbols, work.symbol_count);
+    encode_stream(work);
+    work.record.size = static_cast<uint32_t>(work.stream_bytes);
+    const uint8_t* decoded = symbols;
+    if (work.record.mode == kPair) {
+      loops_.from_nibbles(symbols, m_, work.record.top, decoded_.get());
+      decoded = decoded_.get();
+    }
+    if (!append_patches(work, decoded, work.stream_bytes)) work.record.mode = kRaw;
+  }
+
+  // False, and no stream, if what is there and the patches take as much as the plane.
+  bool append_patches(PlaneWork& work, const uint8_t* decoded, size_t bytes) {
+    uint16_t* at = positions_.get();
+    const size_t count = loops_.differences(work.plane.get(), decoded, m_, at, m_ / 3 + 1);
+    if (bytes + 3 * count >= m_) {
+      work.stream_bytes = 0;
+      return false;
+    }
+    uint8_t* out = work.stream.get() + work.stream_bytes;
+    std::memcpy(out, at, 2 * count);
+    for (size_t i = 0; i < count; ++i) out[2 * count + i] = work.plane[at[i]];
+    work.stream_bytes += 3 * count;
+    work.record.patches = static_cast<uint16_t>(count);
+    return true;
+  }
+
+  void encode_stream(PlaneWork& work) {
+    const size_t lanes = choose_lanes(work.symbol_count), n = work.symbol_count;
+    const uint8_t* symbols = work.symbols.get();
+    const Table& table = *work.table;
+    uint32_t states[kMaxLanes];
+    std::fill(states, states + lanes, kLower);
+    uint8_t* const end = words_.get() + kWordSlack + 2 * n;
+    uint8_t* out = end;
+    const size_t whole = lanes == 32 ? n / 32 * 32 : 0;
+    for (size_t i = n; i-- > whole;) out = encode_one(states[i % lanes], table, symbols[i], out);
+    out = loops_.encode_steps(states, table, symbols + whole, whole / 32, out);
+    uint8_t* to = work.stream.get();
+    *to++ = lanes == 32 ? 5 : lanes == 4 ? 2 : 0;
+    std::memcpy(to, states, 4 * lanes);
+    std::memcpy(to + 4 * lanes, out, static_cast<size_t>(end - out));
+    work.stream_bytes = 1 + 4 * lanes + static_cast<size_t>(end - out);
+  }
+
+  static uint8_t* encode_one(uint32_t& x, const Table& table, uint8_t symbol, uint8_t* out) {
+    const uint32_t freq = table.freq[symbol];
+    if (x >> (32 - kPrecision) >= freq) {
+      const auto word = static_cast<uint16_t>(x);
+      out -= 2;
+      std::memcpy(out, &word, 2);
+      x >>= 16;
+    }
+    const uint32_t q = divide(x, freq, table.reciprocal[symbol]);
+    x += table.cum[symbol] + q * ((1u << kPrecision) - freq);
+    return out;
+  }
+
+  const int width_, layout_, speed_;
+  const Isa isa_;
+  const Loops& loops_;
+  const int planes_;
+  std::vector<PlaneWork> works_;
+  Buffer words_, decoded_;
+  std::unique_ptr<uint16_t[]> positions_;
+  const uint8_t* elements_ = nullptr;
+  size_t n_ = 0, m_ = 0;
+};
+
+}  // namespace
+
+void append_record(const ChunkRecord& record, int width, int layout, std::string& head) {
+  const auto put = [&head](uint32_t value, int bytes) {
+    for (int b = 0; b < bytes; ++b) head.push_back(static_cast<char>(value >> (8 * b)));
+  };
+  put(record.form, 1);
+  if (record.form == kFormConst) {
+    head.append(reinterpret_cast<const char*>(record.value), width);
+    return;
+  }
+  put(record.checksum, 4);
+  if (record.form == kFormRaw) return;
+  for (int p = 0; p < plane_count(layout, width); ++p) {
+    const PlaneRecord& plane = record.planes[p];
+    put(plane.mode, 1);
+    if (plane.mode == kConst) put(plane.value, 1);
+    if (plane.mode == kPair || plane.mode == kWindow) put(plane.top, 1);
+    if (plane.mode == kPair || plane.mode == kBytes) put(plane.table, 1);
+    if (plane.mode >= kBytes) put(plane.patches, 2);
+    if (plane.mode == kPair || plane.mode == kBytes) put(plane.size, 4);
+  }
+}
+
+void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int chunk_log2,
+            Isa isa, int threads, uint8_t* out, std::string& head, size_t& used) {
+  const size_t chunk = size_t{1} << chunk_log2;
+  const size_t count = (n + chunk - 1) >> chunk_log2;
+  std::vector<ChunkRecord> records(count);
+  TableSet tables;
+  Turn choosing, placing;
+  size_t end = 0;
+  std::atomic<size_t> next{0};
+  const auto work = [&](ChunkCoder& coder) {
+    for (size_t c; (c = next.fetch_add(1)) < count;) {
+      ChunkRecord& record = records[c];
+      const size_t elements = std::min(chunk, n - c * chunk);
+      const bool coded = coder.look(data + c * chunk * width, elements, record);
+      choosing.wait(c);
+      if (coded) coder.choose_tables(tables);
+      choosing.pass();
+      if (coded) coder.code(record);
+      placing.wait(c);
+      if (c + 1 < count) record.size = padded(record.size);
+      record.start = end;
+      end += record.size;
+      placing.pass();
+      if (record.form != kFormConst) coder.write(out + record.start, record);
+    }
+  };
+  std::vector<ChunkCoder> coders;
+  const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, count));
+  coders.reserve(workers);
+  for (size_t w = 0; w < workers; ++w)
+    coders.emplace_back(width, layout, speed, isa, std::min(n, chunk));
+  std::vector<std::thread> others;
+  for (size_t w = 1; w < workers; ++w) others.emplace_back(work, std::ref(coders[w]));
+  work(coders[0]);
+  for (std::thread& other : others) other.join();
+  head.push_back(static_cast<char>(chunk_log2));
+  tables.pack(head);
+  for (const ChunkRecord& record : records) append_record(record, width, layout, head);
+  used = end;
+}
+
+}  // namespace latentpack::planes

@@ -1,0 +1,187 @@
+// Plain loops of the plane coder, compiled once per instruction set: the includer defines
+// PLANES_TARGET (a target attribute or nothing) and the compiler vectorises for it. Everything
+// is in an unnamed namespace, so that no file gets another's version.
+
+#include <algorithm>
+#include <cstring>
+
+#include "planes.h"
+
+namespace latentpack::planes {
+namespace {
+
+PLANES_TARGET inline void split_float2(const uint8_t* x, size_t n, uint8_t* e, uint8_t* r) {
+  for (size_t i = 0; i < n; ++i) {
+    uint16_t u;
+    std::memcpy(&u, x + 2 * i, 2);
+    e[i] = static_cast<uint8_t>(u >> 7);
+    r[i] = static_cast<uint8_t>((u >> 8 & 0x80) | (u & 0x7F));
+  }
+}
+
+PLANES_TARGET inline void split_float4(const uint8_t* x, size_t n, uint8_t* const* planes) {
+  uint8_t *e = planes[0], *r = planes[1], *b1 = planes[2], *b0 = planes[3];
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t u;
+    std::memcpy(&u, x + 4 * i, 4);
+    e[i] = static_cast<uint8_t>(u >> 23);
+    r[i] = static_cast<uint8_t>((u >> 24 & 0x80) | (u >> 16 & 0x7F));
+    b1[i] = static_cast<uint8_t>(u >> 8);
+    b0[i] = static_cast<uint8_t>(u);
+  }
+}
+
+template <int kWidth>
+PLANES_TARGET inline void split_bytes(const uint8_t* x, size_t n, uint8_t* const* planes) {
+  for (int p = 0; p < kWidth; ++p) {
+    uint8_t* plane = planes[p];
+    for (size_t i = 0; i < n; ++i) plane[i] = x[kWidth * i + (kWidth - 1 - p)];
+  }
+}
+
+PLANES_TARGET inline void split_nibbles(const uint8_t* x, size_t n, uint8_t* e, uint8_t* r) {
+  for (size_t i = 0; i < n / 2; ++i) {
+    const unsigned a = x[2 * i], b = x[2 * i + 1];
+    e[i] = static_cast<uint8_t>((a >> 3 & 15) | (b << 1 & 0xF0));
+    r[i] = static_cast<uint8_t>((a >> 4 & 8) | (a & 7) | (b & 0x80) | (b << 4 & 0x70));
+  }
+  if (n % 2) {
+    e[n / 2] = x[n - 1] >> 3 & 15;
+    r[n / 2] = static_cast<uint8_t>((x[n - 1] >> 4 & 8) | (x[n - 1] & 7));
+  }
+}
+
+PLANES_TARGET void split(const uint8_t* x, size_t n, int width, int layout,
+                         uint8_t* const* planes) {
+  if (layout == kNibbles) return split_nibbles(x, n, planes[0], planes[1]);
+  if (layout == kFloat && width == 2) return split_float2(x, n, planes[0], planes[1]);
+  if (layout == kFloat) return split_float4(x, n, planes);
+  switch (width) {
+    case 1: std::memcpy(planes[0], x, n); return;
+    case 2: return split_bytes<2>(x, n, planes);
+    case 4: return split_bytes<4>(x, n, planes);
+    case 8: return split_bytes<8>(x, n, planes);
+  }
+  for (int p = 0; p < width; ++p)
+    for (size_t i = 0; i < n; ++i) planes[p][i] = x[width * i + (width - 1 - p)];
+}
+
+PLANES_TARGET inline void join_float2(const uint8_t* e, const uint8_t* r, size_t n, uint8_t* x) {
+  for (size_t i = 0; i < n; ++i) {
+    const auto u = static_cast<uint16_t>(e[i] << 7 | (r[i] & 0x80) << 8 | (r[i] & 0x7F));
+    std::memcpy(x + 2 * i, &u, 2);
+  }
+}
+
+PLANES_TARGET inline void join_float4(const uint8_t* const* planes, size_t n, uint8_t* x) {
+  const uint8_t *e = planes[0], *r = planes[1], *b1 = planes[2], *b0 = planes[3];
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t u = uint32_t{e[i]} << 23 | (r[i] & 0x80u) << 24 | (r[i] & 0x7Fu) << 16 |
+                       uint32_t{b1[i]} << 8 | b0[i];
+    std::memcpy(x + 4 * i, &u, 4);
+  }
+}
+
+PLANES_TARGET inline void join_bytes2(const uint8_t* const* planes, size_t n, uint8_t* x) {
+  const uint8_t *b1 = planes[0], *b0 = planes[1];
+  for (size_t i = 0; i < n; ++i) {
+    const auto u = static_cast<uint16_t>(b1[i] << 8 | b0[i]);
+    std::memcpy(x + 2 * i, &u, 2);
+  }
+}
+
+PLANES_TARGET inline void join_bytes4(const uint8_t* const* planes, size_t n, uint8_t* x) {
+  const uint8_t *b3 = planes[0], *b2 = planes[1], *b1 = planes[2], *b0 = planes[3];
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t u =
+        uint32_t{b3[i]} << 24 | uint32_t{b2[i]} << 16 | uint32_t{b1[i]} << 8 | b0[i];
+    std::memcpy(x + 4 * i, &u, 4);
+  }
+}
+
+PLANES_TARGET inline void join_bytes8(const uint8_t* const* planes, size_t n, uint8_t* x) {
+  for (size_t i = 0; i < n; ++i) {
+    uint64_t u = 0;
+    for (int p = 0; p < 8; ++p) u = u << 8 | planes[p][i];
+    std::memcpy(x + 8 * i, &u, 8);
+  }
+}
+
+PLANES_TARGET inline void join_nibbles(const uint8_t* e, const uint8_t* r, size_t n, uint8_t* x) {
+  for (size_t i = 0; i < n / 2; ++i) {
+    const unsigned a = e[i], b = r[i];
+    x[2 * i] = static_cast<uint8_t>((b << 4 & 0x80) | (a << 3 & 0x78) | (b & 7));
+    x[2 * i + 1] = static_cast<uint8_t>((b & 0x80) | (a >> 1 & 0x78) | (b >> 4 & 7));
+  }
+  if (n % 2) {
+    const unsigned a = e[n / 2], b = r[n / 2];
+    x[n - 1] = static_cast<uint8_t>((b << 4 & 0x80) | (a << 3 & 0x78) | (b & 7));
+  }
+}
+
+PLANES_TARGET void join(const uint8_t* const* planes, size_t n, int width, int layout,
+                        uint8_t* x) {
+  if (layout == kNibbles) return join_nibbles(planes[0], planes[1], n, x);
+  if (layout == kFloat && width == 2) return join_float2(planes[0], planes[1], n, x);
+  if (layout == kFloat) return join_float4(planes, n, x);
+  switch (width) {
+    case 1: std::memcpy(x, planes[0], n); return;
+    case 2: return join_bytes2(planes, n, x);
+    case 4: return join_bytes4(planes, n, x);
+    case 8: return join_bytes8(planes, n, x);
+  }
+  for (int p = 0; p < width; ++p)
+    for (size_t i = 0; i < n; ++i) x[width * i + (width - 1 - p)] = planes[p][i];
+}
+
+inline unsigned nibble_of(uint8_t exponent, uint8_t top) {
+  const unsigned distance = static_cast<uint8_t>(top - exponent);
+  return exponent == 0 || distance > 15 ? 15 : distance;
+}
+inline uint8_t exponent_of(unsigned nibble, uint8_t top) {
+  return static_cast<uint8_t>(nibble == 15 ? 0 : top - nibble);
+}
+
+PLANES_TARGET void to_nibbles(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs) {
+  for (size_t i = 0; i < m / 2; ++i) {
+    const uint8_t a = exponents[2 * i], b = exponents[2 * i + 1];
+    const uint8_t da = static_cast<uint8_t>(top - a), db = static_cast<uint8_t>(top - b);
+    const uint8_t na = a == 0 || da > 15 ? 15 : da, nb = b == 0 || db > 15 ? 15 : db;
+    pairs[i] = static_cast<uint8_t>(na | nb << 4);
+  }
+  if (m % 2) pairs[m / 2] = static_cast<uint8_t>(nibble_of(exponents[m - 1], top));
+}
+
+PLANES_TARGET void from_nibbles(const uint8_t* pairs, size_t m, uint8_t top, uint8_t* exponents) {
+  for (size_t i = 0; i < m / 2; ++i) {
+    const uint8_t a = pairs[i] & 15, b = pairs[i] >> 4;
+    exponents[2 * i] = a == 15 ? uint8_t{0} : static_cast<uint8_t>(top - a);
+    exponents[2 * i + 1] = b == 15 ? uint8_t{0} : static_cast<uint8_t>(top - b);
+  }
+  if (m % 2) exponents[m - 1] = exponent_of(pairs[m / 2] & 15, top);
+}
+
+PLANES_TARGET void substitute(const Table& table, uint8_t* symbols, size_t n) {
+  const auto is_rare = [&](uint8_t s) {
+    return table.rare[(s & 15) | (s >> 3 & 16)] >> (s >> 4 & 7) & 1;
+  };
+  for (size_t i = 0; i < n; ++i)
+    if (is_rare(symbols[i])) symbols[i] = table.stand_in;
+}
+
+PLANES_TARGET size_t differences(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at,
+                                 size_t limit) {
+  size_t found = 0;
+  for (size_t start = 0; start < m; start += 64) {
+    const size_t end = std::min(m, start + 64);
+    if (std::memcmp(a + start, b + start, end - start) == 0) continue;
+    for (size_t i = start; i < end && found < limit; ++i) {
+      at[found] = static_cast<uint16_t>(i);
+      found += a[i] != b[i];
+    }
+  }
+  return found;
+}
+
+}  // namespace
+}  // namespace latentpack::planes

@@ -1,0 +1,235 @@
+// Tables of the plane coder; planes_tables_ref.py is the definition.
+#include <algorithm>
+#include <cstring>
+
+#include "planes.h"
+
+namespace latentpack::planes {
+
+namespace {
+
+constexpr int64_t kTableBits = 128, kSymbolBits = 10;
+constexpr int kMaxOrder = 11;
+constexpr size_t kAllSampled = 8192;
+
+int bit_length(uint64_t v) {
+  int bits = 0;
+  for (; v; v >>= 1) ++bits;
+  return bits;
+}
+
+int64_t log2_any(uint64_t value) {
+  const int shift = std::max(0, bit_length(value) - 12);
+  return log2_table(kPrecision)[value >> shift] + (int64_t{shift} << kLogBits);
+}
+
+// Bits most significant first.
+class BitWriter {
+ public:
+  explicit BitWriter(std::string& out) : out_(out) {}
+  void put(uint32_t value, int bits) {
+    for (int b = bits - 1; b >= 0; --b) {
+      if (used_ == 0) out_.push_back(0);
+      out_.back() = static_cast<char>(out_.back() | (value >> b & 1) << (7 - used_));
+      used_ = (used_ + 1) & 7;
+    }
+  }
+
+ private:
+  std::string& out_;
+  int used_ = 0;
+};
+
+class BitReader {
+ public:
+  BitReader(const uint8_t* at, const uint8_t* end) : at_(at), end_(end) {}
+  // The next bit; -1 behind the end.
+  int bit() {
+    if (at_ == end_) return -1;
+    const int b = *at_ >> (7 - used_) & 1;
+    used_ = (used_ + 1) & 7;
+    at_ += used_ == 0;
+    return b;
+  }
+  bool rest_is_zero() const { return used_ == 0 || (*at_ & (0xFF >> used_)) == 0; }
+  const uint8_t* end_of_byte() const { return at_ + (used_ != 0); }
+
+ private:
+  const uint8_t* at_;
+  const uint8_t* end_;
+  int used_ = 0;
+};
+
+// The frequency in the exponential Golomb code of this order; -1 if cut, -2 if too large.
+int read_frequency(BitReader& in, int order) {
+  int zeros = 0, b = in.bit();
+  for (; b == 0; b = in.bit()) ++zeros;
+  if (b < 0) return -1;
+  if (zeros > 15) return -2;
+  uint32_t value = 1;
+  for (int i = 0; i < zeros + order; ++i) {
+    if (i == zeros) value -= 1;
+    b = in.bit();
+    if (b < 0) return -1;
+    value = value << 1 | static_cast<uint32_t>(b);
+  }
+  if (order == 0) value -= 1;
+  return static_cast<int>(value);
+}
+
+}  // namespace
+
+void Table::set_cums() {
+  uint32_t sum = 0;
+  for (int s = 0; s < 256; ++s) {
+    cum[s] = static_cast<uint16_t>(sum);
+    sum += freq[s];
+  }
+}
+
+void Table::prepare_encoder(int miss_bits) {
+  set_cums();
+  stand_in = static_cast<uint8_t>(std::max_element(freq, freq + 256) - freq);
+  const int64_t* log = log2_table(kPrecision);
+  const int64_t whole = int64_t{precision} << kLogBits;
+  const int64_t missing = whole - log[freq[stand_in]] + miss_bits * kBit;
+  std::fill(rare, rare + 32, uint8_t{0});
+  for (int s = 0; s < 256; ++s) {
+    if (!freq[s]) rare[(s & 15) | (s >> 3 & 16)] |= static_cast<uint8_t>(1 << (s >> 4 & 7));
+    reciprocal[s] = freq[s] ? latentpack::reciprocal(freq[s]) : 0;
+    cost[s] = freq[s] ? whole - log[freq[s]] : missing;
+  }
+}
+
+void Table::prepare_decoder() {
+  set_cums();
+  const size_t count = size_t{1} << precision;
+  if (precision == kPrecision) slots.resize(count);
+  else symbol_of.resize(count);
+  for (uint32_t s = 0; s < 256; ++s)
+    for (uint32_t k = 0; k < freq[s]; ++k) {
+      if (precision == kPrecision) slots[cum[s] + k] = freq[s] | k << 12 | s << 24;
+      else symbol_of[cum[s] + k] = static_cast<uint8_t>(s);
+    }
+}
+
+void count_symbols(const uint8_t* symbols, size_t n, size_t taken, size_t period,
+                   Histogram counts) {
+  // Four tables: equal neighbours would wait for each other's increments in one.
+  uint32_t part[4][256] = {};
+  for (size_t start = 0; start < n; start += period) {
+    const size_t end = std::min(n, start + taken);
+    size_t i = start;
+    for (; i + 4 <= end; i += 4)
+      for (size_t j = 0; j < 4; ++j) ++part[j][symbols[i + j]];
+    for (; i < end; ++i) ++part[0][symbols[i]];
+  }
+  for (int s = 0; s < 256; ++s) counts[s] += part[0][s] + part[1][s] + part[2][s] + part[3][s];
+}
+
+int64_t entropy(const Histogram counts) {
+  uint64_t total = 0;
+  int64_t own = 0;
+  for (int s = 0; s < 256; ++s) {
+    if (!counts[s]) continue;
+    total += counts[s];
+    own += counts[s] * log2_any(counts[s]);
+  }
+  return total ? static_cast<int64_t>(total) * log2_any(total) - own : 0;
+}
+
+void Sample::take(const uint8_t* symbols, size_t n) {
+  const bool all = n <= kAllSampled;
+  std::memset(counts, 0, sizeof counts);
+  count_symbols(symbols, n, all ? n : 32, all ? n : 128, counts);
+  weight = all ? 1 : 4;
+}
+
+int TableSet::estimate(const Sample& sample, int kind, int64_t* cost) const {
+  const uint32_t* counts = sample.counts;
+  int best = -1;
+  int64_t least = 0;
+  for (size_t t = 0; t < tables_.size(); ++t) {
+    if (kinds_[t] != kind) continue;
+    int64_t sum = 0;
+    for (int s = 0; s < 256; ++s) sum += counts[s] * tables_[t].cost[s];
+    sum *= sample.weight;
+    if (best < 0 || sum < least) {
+      best = static_cast<int>(t);
+      least = sum;
+    }
+  }
+  const int64_t present = 256 - std::count(counts, counts + 256, 0u);
+  const int64_t fresh = entropy(counts) * sample.weight + (kTableBits + kSymbolBits * present) * kBit;
+  if (best >= 0 && (full() || least <= fresh)) {
+    *cost = least;
+    return best;
+  }
+  *cost = fresh;
+  return -1;
+}
+
+int TableSet::add(const uint8_t* symbols, size_t n, int kind, int miss_bits) {
+  Histogram counts = {};
+  count_symbols(symbols, n, n, n, counts);
+  const int t = static_cast<int>(tables_.size());
+  tables_.emplace_back();
+  normalise(counts, 256, kPrecision, tables_[t].freq);
+  tables_[t].prepare_encoder(miss_bits);
+  kinds_[t] = kind;
+  return t;
+}
+
+void TableSet::pack(std::string& head) const {
+  head.push_back(static_cast<char>(tables_.size()));
+  for (const Table& table : tables_) pack_table(table, head);
+}
+
+void pack_table(const Table& table, std::string& out) {
+  int first = 0, last = 255;
+  while (!table.freq[first]) ++first;
+  while (!table.freq[last]) --last;
+  int order = 0, least = 1 << 30;
+  for (int g = 0; g <= kMaxOrder; ++g) {
+    int bits = 0;
+    for (int s = first; s <= last; ++s) bits += 2 * bit_length((table.freq[s] >> g) + 1u) - 1 + g;
+    if (bits < least) {
+      least = bits;
+      order = g;
+    }
+  }
+  out.push_back(static_cast<char>(first));
+  out.push_back(static_cast<char>(last));
+  out.push_back(static_cast<char>((table.precision - 1) << 4 | order));
+  BitWriter bits(out);
+  for (int s = first; s <= last; ++s) {
+    const uint32_t q = (table.freq[s] >> order) + 1u;
+    bits.put(q, 2 * bit_length(q) - 1);
+    bits.put(table.freq[s] & ((1u << order) - 1), order);
+  }
+}
+
+const char* unpack_table(const uint8_t*& at, const uint8_t* end, Table& table) {
+  if (end - at < 3) return "a table is cut short";
+  const int first = at[0], last = at[1], order = at[2] & 15;
+  table.precision = (at[2] >> 4) + 1;
+  if (first > last || table.precision > kMaxPrecision || order > kMaxOrder)
+    return "a table has an impossible range or shape";
+  std::fill(table.freq, table.freq + 256, uint16_t{0});
+  BitReader bits(at + 3, end);
+  const uint32_t whole = 1u << table.precision;
+  uint32_t sum = 0;
+  for (int s = first; s <= last; ++s) {
+    const int freq = read_frequency(bits, order);
+    if (freq == -1) return "a table is cut short";
+    if (freq < 0 || static_cast<uint32_t>(freq) >= whole) return "a frequency of a table is too large";
+    table.freq[s] = static_cast<uint16_t>(freq);
+    sum += static_cast<uint32_t>(freq);
+  }
+  if (!bits.rest_is_zero()) return "the spare bits after a table are not zero";
+  if (sum != whole) return "a table's frequencies do not add to a power of two";
+  at = bits.end_of_byte();
+  return nullptr;
+}
+
+}  // namespace latentpack::planes

@@ -1,0 +1,255 @@
+"""The plane coder: a hand-worked stream, every backend against the reference, damaged bytes."""
+
+import os
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentpack.kernels import planes, planes_head_ref, planes_ref, rans
+from latentpack.kernels.errors import BitstreamError
+from latentpack.kernels.planes import BYTE_PLANES, FLOAT, NIBBLES
+from latentpack.kernels.planes_tables_ref import Table, pack_table, unpack_table
+
+SEED = 7
+BACKENDS = rans.backends()
+SHAPES = [(FLOAT, 2), (FLOAT, 4), (NIBBLES, 1), *((BYTE_PLANES, w) for w in (1, 2, 3, 4, 8))]
+# 2048 and 8192 are borders of lanes and of sampling, the rest borders of chunks and steps.
+SIZES = [0, 1, 2, 31, 63, 64, 65, 127, 2047, 2049, 4096, 8193, 16_411, 65_535, 65_536, 65_537]
+
+
+def floats(n, kind, rng):
+    """Bit patterns of n float32 in a few distributions that meet every mode."""
+    x = rng.standard_normal(n).astype(np.float32) * np.float32(0.02)
+    if kind == "sparse":
+        x[rng.random(n) < 0.7] = 0
+    if kind == "scales":
+        x *= np.exp2(rng.integers(-30, 30, n // 256 + 1).repeat(256)[:n]).astype(np.float32)
+    if kind == "constant":
+        x[:] = -1.5
+    if kind == "bf16":
+        x = (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    if kind == "bits":
+        return rng.integers(0, 1 << 32, n, np.uint32)
+    return x.view(np.uint32)
+
+
+def array(n, layout, width, kind, seed=SEED):
+    rng = np.random.default_rng(seed)
+    bits = floats(n, kind, rng)
+    if width == 8:
+        return np.stack([bits, bits], 1).tobytes()
+    size = max(width, 1)
+    raw = bits.view(np.uint8).reshape(-1, 4)
+    if size == 1 and layout == BYTE_PLANES:
+        return (bits >> 23).astype(np.uint8).tobytes()
+    return raw[:, 4 - size :].tobytes() if size <= 4 else raw.tobytes()
+
+
+def round_trip(data, width, layout, mode="tight", chunk_log2=16, backend=None, threads=1):
+    head, coded = planes.encode(
+        data, width, layout, mode, chunk_log2=chunk_log2, backend=backend, threads=threads
+    )
+    out = bytearray(len(data))
+    planes.Decoder(head, coded, len(data) // width, width, layout, backend=backend).decode(
+        out, threads=threads
+    )
+    assert out == data
+    return head, bytes(coded)
+
+
+def test_a_stream_worked_by_hand():
+    # 64 bytes: 62 x 0, then 1, 1. Below 128 symbols: one lane. Frequencies of 62 : 2 at 12 bits
+    # are 3968 and 128 (exact). Coded backwards from L = 65536:
+    #   1: x >= 128 << 20? no.      x = 65536 / 128 << 12 | 65536 % 128 + 3968 = 2101120
+    #   1: 2101120 = 128 * 16415:   x = 16415 << 12 | 0 + 3968 = 67239808
+    # and 62 zeros, each x = x / 3968 << 12 | x % 3968, without reaching 3968 << 20.
+    x = 67_239_808
+    for _ in range(62):
+        assert x < 3968 << 20
+        x = (x // 3968 << 12) + x % 3968
+    stream = bytes([0]) + x.to_bytes(4, "little")
+    # Table: symbols 0 to 1, P = 12. Orders 6 and 11 need 26 bits, fewer than the others; with
+    # order 6, 3968 is q = 63 (five zeros, 111111) and low bits 0, 128 is q = 3 (0, 11) and 0.
+    bits = "00000" + "111111" + "000000" + "0" + "11" + "000000"
+    bits += "0" * (-len(bits) % 8)
+    table = bytes([0, 1, 11 << 4 | 6]) + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    check = (xxhash.xxh3_64_intdigest(stream) & 0xFFFFFFFF).to_bytes(4, "little")
+    record = bytes([2]) + check + bytes([2, 0]) + bytes([0, 0]) + bytes([5, 0, 0, 0])
+    data = bytes(62) + bytes([1, 1])
+    for backend in BACKENDS:
+        head, coded = planes.encode(data, 1, BYTE_PLANES, backend=backend)
+        assert bytes(coded) == stream
+        assert head == bytes([16, 1]) + table + record
+
+
+@pytest.mark.parametrize("kind", ["normal", "sparse", "scales", "constant", "bf16", "bits"])
+@pytest.mark.parametrize(("layout", "width"), SHAPES)
+def test_backends_equal_the_reference(layout, width, kind):
+    data = array(20_011, layout, width, kind)
+    for mode in ("fast", "tight", "stored"):
+        want = round_trip(data, width, layout, mode, 12, "ref")
+        for backend in BACKENDS[1:]:
+            assert round_trip(data, width, layout, mode, 12, backend) == want
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("layout", "width"), [(FLOAT, 2), (FLOAT, 4), (NIBBLES, 1)])
+def test_sizes(layout, width, n):
+    data = array(n, layout, width, "normal")
+    for mode, chunk_log2 in (("tight", 16), ("fast", 16), ("tight", 6)):
+        if chunk_log2 == 6 and n > 10_000:
+            continue  # the reference takes long for very many chunks
+        want = round_trip(data, width, layout, mode, chunk_log2, "ref")
+        for backend in BACKENDS[1:]:
+            assert round_trip(data, width, layout, mode, chunk_log2, backend) == want
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.sampled_from(SHAPES),
+    n=st.integers(0, 5000),
+    kind=st.sampled_from(["normal", "sparse", "scales", "bits"]),
+    mode=st.sampled_from(["fast", "tight"]),
+    chunk_log2=st.integers(6, 13),
+    seed=st.integers(0, 1 << 30),
+)
+def test_any_array(shape, n, kind, mode, chunk_log2, seed):
+    layout, width = shape
+    data = array(n, layout, width, kind, seed)
+    want = round_trip(data, width, layout, mode, chunk_log2, "ref")
+    for backend in BACKENDS[1:]:
+        assert round_trip(data, width, layout, mode, chunk_log2, backend) == want
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=3000), layout_width=st.sampled_from(SHAPES))
+def test_any_bytes(data, layout_width):
+    layout, width = layout_width
+    data = data[: len(data) // width * width]
+    want = round_trip(data, width, layout, backend="ref")
+    for backend in BACKENDS[1:]:
+        assert round_trip(data, width, layout, backend=backend) == want
+
+
+def test_threads_do_not_change_a_byte():
+    data = array(300_000, FLOAT, 2, "scales")
+    want = round_trip(data, 2, FLOAT, chunk_log2=12)
+    for threads in (2, 3, None):
+        assert round_trip(data, 2, FLOAT, chunk_log2=12, threads=threads) == want
+
+
+def test_many_scales_use_up_the_tables_and_still_decode():
+    rng = np.random.default_rng(SEED)
+    scale = np.exp(rng.standard_normal(200) * 3).repeat(4096)
+    x = rng.standard_normal(200 * 4096) * np.where(rng.random(200 * 4096) < 0.5, scale, 1)
+    data = (x.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    head, _ = round_trip(data, 2, FLOAT, chunk_log2=12)
+    assert head[1] <= 64
+
+
+def test_a_range_of_chunks():
+    data = array(10_000, FLOAT, 2, "normal")
+    head, coded = planes.encode(data, 2, FLOAT, chunk_log2=10)
+    for backend in BACKENDS:
+        decoder = planes.Decoder(head, coded, 10_000, 2, FLOAT, backend=backend)
+        assert (decoder.chunk_elements, decoder.chunks) == (1024, 10)
+        for first, last in ((0, 0), (0, 1), (3, 7), (9, 10), (10, 10)):
+            out = bytearray(min(last * 2048, 20_000) - min(first * 2048, 20_000))
+            decoder.decode(out, (first, last))
+            assert out == data[first * 2048 : last * 2048]
+        with pytest.raises(ValueError, match="expected a range of 0 to 10"):
+            decoder.decode(bytearray(), (3, 11))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: planes.encode(b"abc", 2, FLOAT), "no multiple"),
+        (lambda: planes.encode(b"abc", 3, FLOAT), "does not take elements of 3 bytes"),
+        (lambda: planes.encode(b"", 1, mode="best"), "mode is 'best'"),
+        (lambda: planes.encode(b"", 1, chunk_log2=17), "chunk_log2 is 17"),
+        (lambda: planes.encode(b"abcd", 1, out=bytearray(3)), "out has 3 bytes"),
+        (lambda: planes.encode(b"", 1, threads=0), "threads is 0"),
+        (lambda: planes.encode(b"", 1, backend="gpu"), "backend is 'gpu'"),
+    ],
+)
+def test_wrong_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_tables_survive_packing():
+    rng = np.random.default_rng(SEED)
+    for present in (2, 3, 17, 200, 256):
+        freqs = np.zeros(256, np.int64)
+        freqs[rng.choice(256, present, replace=False)] = 1
+        while freqs.sum() < 4096:
+            s = rng.choice(np.flatnonzero(freqs))
+            freqs[s] += min(4096 - freqs.sum(), rng.integers(1, 300))
+        if freqs.max() < 4096:
+            data = b"x" + pack_table(Table(freqs, 12, 24))
+            table, end = unpack_table(data, 1)
+            assert end == len(data)
+            assert np.array_equal(table.freqs, freqs)
+
+
+def decode_all(head, coded, n, width, layout):
+    """The same outcome from every backend: bytes, or None for BitstreamError."""
+    outcomes = []
+    for backend in BACKENDS:
+        out = bytearray(n * width)
+        try:
+            planes.Decoder(head, coded, n, width, layout, backend=backend).decode(out)
+            outcomes.append(bytes(out))
+        except BitstreamError:
+            outcomes.append(None)
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    return outcomes[0]
+
+
+def sealed(head, coded, width, layout, n):
+    """The head with right checksums, so that damage behind them is met."""
+    try:
+        _, records = planes_head_ref.parse(head, len(coded), n, width, layout)
+    except BitstreamError:
+        return head
+    for record in records:
+        if record.form != planes_head_ref.FORM_CONST:
+            old = record.checksum.to_bytes(4, "little")
+            new = planes_ref.checksum(coded[record.start : record.start + record.size])
+            head = head.replace(old, new.to_bytes(4, "little"), 1)
+    return head
+
+
+@pytest.mark.parametrize(
+    ("layout", "width", "mode"),
+    [(FLOAT, 2, "tight"), (FLOAT, 2, "fast"), (FLOAT, 4, "tight"), (NIBBLES, 1, "tight")],
+)
+def test_damage_is_found_by_every_backend(layout, width, mode):
+    rng = np.random.default_rng(SEED)
+    n = 700
+    head, coded = planes.encode(
+        array(n, layout, width, "sparse"), width, layout, mode, chunk_log2=9
+    )
+    coded = bytes(coded)
+    for cut in range(0, len(head)):
+        assert decode_all(head[:cut], coded, n, width, layout) is None
+    for _ in range(60):
+        at = rng.integers(len(coded))
+        broken = bytearray(coded)
+        broken[at] ^= 1 << rng.integers(8)
+        assert decode_all(head, bytes(broken), n, width, layout) is None
+        decode_all(sealed(head, bytes(broken), width, layout, n), bytes(broken), n, width, layout)
+    for _ in range(200):
+        broken = bytearray(head)
+        broken[rng.integers(len(head))] = rng.integers(256)
+        decode_all(sealed(bytes(broken), coded, width, layout, n), coded, n, width, layout)
+
+
+def test_random_heads_raise_or_decode():
+    for _ in range(300):
+        decode_all(os.urandom(40), os.urandom(64), 100, 1, BYTE_PLANES)
+        decode_all(b"\x10\x00" + os.urandom(30), os.urandom(64), 70, 2, FLOAT)
