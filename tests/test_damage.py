@@ -7,8 +7,6 @@ import torch
 
 import latentpack
 
-pytest.importorskip("latentpack.codecs.tensor.lossless")
-
 SMALL = {
     "a": (torch.arange(300) * 0.37 - 50).to(torch.bfloat16),
     "b": torch.arange(5),

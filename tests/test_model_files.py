@@ -16,8 +16,6 @@ import latentpack
 from latentpack.datasets.safetensors_files import DTYPES, SafetensorsFile, write_safetensors
 from latentpack.scripts import main, model_files
 
-pytest.importorskip("latentpack.codecs.tensor.lossless")
-
 WEIGHTS = Path(__file__).parents[2] / "shared" / "data" / "weights"
 METADATA = {"zeta": 'é\n"quoted" \x01\x7f', "format": "pt", "": "empty"}
 
