@@ -51,18 +51,18 @@ def demo(output: Path, bpp: float, weights: Path | None) -> None:
             file.write(data)
     with create(output / "side_by_side.png", force=True) as file:
         showcase.side_by_side(x, coded).save(file, "PNG")
-    _print(coded, packed)
+    _print(f"a photograph, {x.shape[2]}x{x.shape[1]}", coded, packed)
     names = ", ".join([*files, "side_by_side.png"])
     click.echo(f"wrote {names} to {output}/; `latentpack info {output}/` looks into them")
     if not all(tensor.identical for tensor in packed):
         raise RuntimeError("a tensor came back changed; please report this")
 
 
-def _print(coded: "list[Coded]", packed: "list[CodedTensor]") -> None:
+def _print(title: str, coded: "list[Coded]", packed: "list[CodedTensor]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    pictures = Table(title="a photograph, 468x312", title_justify="left")
+    pictures = Table(title=title, title_justify="left")
     pictures.add_column("codec")
     for column in ("bytes", "bits per pixel", "PSNR"):
         pictures.add_column(column, justify="right")
@@ -73,7 +73,7 @@ def _print(coded: "list[Coded]", packed: "list[CodedTensor]") -> None:
             f"{picture.bpp:.3f}",
             f"{picture.psnr_db:.2f} dB",
         )
-    tensors = Table(title="tensors, without loss, one thread", title_justify="left")
+    tensors = Table(title="tensors like weights, without loss, one thread", title_justify="left")
     tensors.add_column("tensor, mode")
     for column in ("size", "bit for bit", "encode / memcpy", "decode / memcpy"):
         tensors.add_column(column, justify="right")

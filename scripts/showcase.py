@@ -71,16 +71,18 @@ def _nearest(coder: PictureCoder, x: Tensor, size: int) -> Coded:
 def sample_tensors(elements: int = 4_000_000) -> dict[str, Tensor]:
     """Numbers like the weights of a language model, in two dtypes; the same in every run."""
     weights = torch.randn(elements, generator=torch.Generator().manual_seed(0)) * 0.02
-    return {"weights, bfloat16": weights.bfloat16(), "weights, float32": weights}
+    return {"bfloat16": weights.bfloat16(), "float32": weights}
 
 
 def show_tensor(name: str, x: Tensor, mode: str) -> CodedTensor:
     """Pack and unpack a tensor with one thread, and copy it for comparison."""
     data = latentpack.encode(x, mode=mode, threads=1)
     x_hat, copy = torch.empty_like(x), torch.empty_like(x)
-    copied = _seconds(lambda: copy.copy_(x))
-    encoded = _seconds(lambda: latentpack.encode(x, mode=mode, threads=1))
-    decoded = _seconds(lambda: latentpack.decode(data, out=x_hat, threads=1))
+    copied, encoded, decoded = _seconds(
+        lambda: copy.copy_(x),
+        lambda: latentpack.encode(x, mode=mode, threads=1),
+        lambda: latentpack.decode(data, out=x_hat, threads=1),
+    )
     raw_bytes = x.numel() * x.itemsize
     identical = torch.equal(x.view(torch.uint8), x_hat.view(torch.uint8))
     return CodedTensor(
@@ -93,12 +95,17 @@ def show_tensor(name: str, x: Tensor, mode: str) -> CodedTensor:
     )
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    best = float("inf")
+def _seconds(*works: Callable[[], Any]) -> list[float]:
+    """The least CPU time of each; they take turns, so that a busy machine slows all alike."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    best = [float("inf")] * len(works)
     for _ in range(_REPEATS):
-        started = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - started)
+        for number, work in enumerate(works):
+            started = time.process_time()
+            work()
+            best[number] = min(best[number], time.process_time() - started)
+    torch.set_num_threads(threads)
     return best
 
 
