@@ -47,6 +47,20 @@ TARGET_AVX2 inline __m256i load8(const uint8_t* at) {
 }
 
 template <int kGroups>
+TARGET_AVX2 inline void load(__m256i (&x)[kGroups], const uint32_t* states) {
+  for (int g = 0; g < kGroups; ++g) {
+    x[g] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + 8 * g));
+  }
+}
+
+template <int kGroups>
+TARGET_AVX2 inline void store(uint32_t* states, const __m256i (&x)[kGroups]) {
+  for (int g = 0; g < kGroups; ++g) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(states + 8 * g), x[g]);
+  }
+}
+
+template <int kGroups>
 TARGET_AVX2 size_t decode_avx2(const Prepared& tables, uint32_t* states, Reader& reader,
                                const uint8_t* index, size_t steps, int16_t* symbols) {
   const __m128i precision = _mm_cvtsi32_si128(tables.precision);
@@ -57,7 +71,7 @@ TARGET_AVX2 size_t decode_avx2(const Prepared& tables, uint32_t* states, Reader&
   const uint8_t* at = reader.at;
   const uint8_t* last = reader.limit - 16 * kGroups;
   __m256i x[kGroups];
-  std::memcpy(x, states, sizeof x);
+  load(x, states);
   size_t done = 0;
   for (; done < steps && at <= last; ++done, index += 8 * kGroups, symbols += 8 * kGroups) {
     __m256i entry[kGroups];
@@ -83,7 +97,7 @@ TARGET_AVX2 size_t decode_avx2(const Prepared& tables, uint32_t* states, Reader&
       unsigned needy = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(small)));
       __m256i words =
           _mm256_permutevar8x32_epi32(load8(at), permutation(kPermutations.expand, needy));
-      at += 2 * _mm_popcnt_u32(needy);
+      at += 2 * static_cast<size_t>(_mm_popcnt_u32(needy));
       x[g] = _mm256_blendv_epi8(y, _mm256_or_si256(_mm256_slli_epi32(y, 16), words), small);
       __m256i value = _mm256_add_epi32(base, _mm256_srli_epi32(entry[g], 24));
       __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(value),
@@ -91,7 +105,7 @@ TARGET_AVX2 size_t decode_avx2(const Prepared& tables, uint32_t* states, Reader&
       _mm_storeu_si128(reinterpret_cast<__m128i*>(symbols + 8 * g), packed);
     }
   }
-  std::memcpy(states, x, sizeof x);
+  store(states, x);
   reader.at = at;
   return done;
 }
@@ -127,7 +141,7 @@ TARGET_AVX2 size_t encode_avx2(const Prepared& tables, uint32_t* states, uint16_
   const int* reciprocals = reinterpret_cast<const int*>(tables.reciprocals.data());
   uint16_t* to = out;
   __m256i x[kGroups];
-  std::memcpy(x, states, sizeof x);
+  load(x, states);
   for (int g = 0; g < kGroups; ++g) x[g] = reversed(x[g]);
   size_t done = 0;
   for (; done < steps; ++done) {
@@ -152,7 +166,7 @@ TARGET_AVX2 size_t encode_avx2(const Prepared& tables, uint32_t* states, uint16_
       _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                        _mm_packus_epi32(_mm256_castsi256_si128(words),
                                         _mm256_extracti128_si256(words, 1)));
-      to += _mm_popcnt_u32(full & 255);
+      to += static_cast<size_t>(_mm_popcnt_u32(full & 255));
       __m256i y = _mm256_blendv_epi8(_mm256_srli_epi32(x[g], 16), x[g], stays);
       __m256i q = high_product(y, rcp[g]);
       __m256i rest = _mm256_sub_epi32(y, _mm256_mullo_epi32(q, freq));
@@ -163,54 +177,54 @@ TARGET_AVX2 size_t encode_avx2(const Prepared& tables, uint32_t* states, uint16_
     }
   }
   for (int g = 0; g < kGroups; ++g) x[g] = reversed(x[g]);
-  std::memcpy(states, x, sizeof x);
+  store(states, x);
   out = to;
   return done;
 }
 
+// Eight lanes per register here too: a step waits for its gather, and two gathers of eight
+// come back sooner than one of sixteen.
 template <int kGroups>
 TARGET_AVX512 size_t decode_avx512(const Prepared& tables, uint32_t* states, Reader& reader,
                                    const uint8_t* index, size_t steps, int16_t* symbols) {
   const __m128i precision = _mm_cvtsi32_si128(tables.precision);
-  const __m512i mask = _mm512_set1_epi32((1 << tables.precision) - 1);
-  const __m512i low12 = _mm512_set1_epi32(0xFFF);
-  const __m512i escape = _mm512_set1_epi32(static_cast<int>(0xFF000000u));
-  const __m512i lower = _mm512_set1_epi32(static_cast<int>(kLower));
-  const __m256i base = _mm256_set1_epi16(static_cast<int16_t>(tables.base));
+  const __m256i mask = _mm256_set1_epi32((1 << tables.precision) - 1);
+  const __m256i low12 = _mm256_set1_epi32(0xFFF);
+  const __m256i escape = _mm256_set1_epi32(static_cast<int>(0xFF000000u));
+  const __m256i lower = _mm256_set1_epi32(static_cast<int>(kLower));
+  const __m128i base = _mm_set1_epi16(static_cast<int16_t>(tables.base));
+  const int* slots = reinterpret_cast<const int*>(tables.slots.data());
   const uint8_t* at = reader.at;
-  const uint8_t* last = reader.limit - 32 * kGroups;
-  __m512i x[kGroups];
-  for (int g = 0; g < kGroups; ++g) x[g] = _mm512_loadu_si512(states + 16 * g);
+  const uint8_t* last = reader.limit - 16 * kGroups;
+  __m256i x[kGroups];
+  load(x, states);
   size_t done = 0;
-  for (; done < steps && at <= last; ++done, index += 16 * kGroups, symbols += 16 * kGroups) {
-    __m512i entry[kGroups];
+  for (; done < steps && at <= last; ++done, index += 8 * kGroups, symbols += 8 * kGroups) {
+    __m256i entry[kGroups];
     unsigned escaped = 0;
     for (int g = 0; g < kGroups; ++g) {
-      __m512i row = _mm512_cvtepu8_epi32(
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(index + 16 * g)));
-      __m512i where =
-          _mm512_or_si512(_mm512_sll_epi32(row, precision), _mm512_and_si512(x[g], mask));
-      entry[g] = _mm512_i32gather_epi32(where, tables.slots.data(), 4);
-      escaped |= _mm512_cmpge_epu32_mask(entry[g], escape);
+      __m256i row = _mm256_cvtepu8_epi32(
+          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(index + 8 * g)));
+      __m256i where =
+          _mm256_or_si256(_mm256_sll_epi32(row, precision), _mm256_and_si256(x[g], mask));
+      entry[g] = _mm256_i32gather_epi32(slots, where, 4);
+      escaped |= _mm256_cmpge_epu32_mask(entry[g], escape);
     }
     if (escaped) break;
     for (int g = 0; g < kGroups; ++g) {
-      __m512i freq = _mm512_and_si512(entry[g], low12);
-      __m512i bias = _mm512_and_si512(_mm512_srli_epi32(entry[g], 12), low12);
-      __m512i y = _mm512_add_epi32(
-          _mm512_mullo_epi32(freq, _mm512_srl_epi32(x[g], precision)), bias);
-      __mmask16 needy = _mm512_cmplt_epu32_mask(y, lower);
-      __m256i words = _mm256_maskz_expand_epi16(
-          needy, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
-      at += 2 * _mm_popcnt_u32(needy);
-      x[g] = _mm512_or_si512(_mm512_mask_slli_epi32(y, needy, y, 16),
-                             _mm512_cvtepu16_epi32(words));
-      __m256i value = _mm512_cvtepi32_epi16(_mm512_srli_epi32(entry[g], 24));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols + 16 * g),
-                          _mm256_add_epi16(value, base));
+      __m256i freq = _mm256_and_si256(entry[g], low12);
+      __m256i bias = _mm256_and_si256(_mm256_srli_epi32(entry[g], 12), low12);
+      __m256i y = _mm256_add_epi32(
+          _mm256_mullo_epi32(freq, _mm256_srl_epi32(x[g], precision)), bias);
+      __mmask8 needy = _mm256_cmplt_epu32_mask(y, lower);
+      __m256i words = _mm256_maskz_expand_epi32(needy, load8(at));
+      at += 2 * static_cast<size_t>(_mm_popcnt_u32(needy));
+      x[g] = _mm256_mask_or_epi32(y, needy, _mm256_slli_epi32(y, 16), words);
+      __m128i value = _mm256_cvtepi32_epi16(_mm256_srli_epi32(entry[g], 24));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(symbols + 8 * g), _mm_add_epi16(value, base));
     }
   }
-  for (int g = 0; g < kGroups; ++g) _mm512_storeu_si512(states + 16 * g, x[g]);
+  store(states, x);
   reader.at = at;
   return done;
 }
@@ -269,7 +283,7 @@ TARGET_AVX512 size_t encode_avx512(const Prepared& tables, uint32_t* states, uin
       __mmask16 full = _mm512_cmpge_epu32_mask(_mm512_srl_epi32(x[g], top), freq);
       __m256i words = _mm256_maskz_compress_epi16(full, _mm512_cvtepi32_epi16(x[g]));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), words);
-      to += _mm_popcnt_u32(full);
+      to += static_cast<size_t>(_mm_popcnt_u32(full));
       __m512i y = _mm512_mask_srli_epi32(x[g], full, x[g], 16);
       __m512i q = rough_quotient(y, freq);
       __m512i rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(q, freq));
@@ -300,7 +314,7 @@ size_t encode_steps_avx2(const Prepared& tables, uint32_t* states, int lanes, ui
 
 size_t decode_steps_avx512(const Prepared& tables, uint32_t* states, int lanes, Reader& reader,
                            const uint8_t* index, size_t steps, int16_t* symbols) {
-  auto kernel = lanes == 16 ? decode_avx512<1> : decode_avx512<2>;
+  auto kernel = lanes == 16 ? decode_avx512<2> : decode_avx512<4>;
   return lanes * kernel(tables, states, reader, index, steps, symbols);
 }
 

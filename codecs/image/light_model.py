@@ -173,7 +173,9 @@ class MeanContext(nn.Module):
         """Make the layers; both means start at zero."""
         super().__init__()
         self.hyper = nn.Sequential(
-            Conv2d(Z_CHANNELS, size.channels), nn.LeakyReLU(0.1), Conv2d(size.channels, 4 * size.channels)
+            Conv2d(Z_CHANNELS, size.channels),
+            nn.LeakyReLU(0.1),
+            Conv2d(size.channels, 4 * size.channels),
         )
         self.modulation = Modulation(size.channels)
         self.anchor_mean = Conv2d(size.channels, LATENTS, 1, zero=True)
