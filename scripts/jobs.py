@@ -141,8 +141,7 @@ def run_jobs(jobs: list[Job], work: Callable[[Job], str]) -> None:
     """Do all jobs, print what each has to say, and go on after a failure.
 
     Raises:
-        ValueError: of several jobs some failed; each has been reported.
-        Exception: the only job failed.
+        ValueError: the only job failed, or some of several, each of which has been reported.
     """
     failed = 0
     with _progress(jobs) as advance:
@@ -150,20 +149,18 @@ def run_jobs(jobs: list[Job], work: Callable[[Job], str]) -> None:
             try:
                 line = work(job)
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                message = describe(error)
+                if job.source not in message and job.target not in message:
+                    message = f"{job.source}: {message}"
                 if len(jobs) == 1:
-                    raise
+                    raise ValueError(message) from error
                 failed += 1
-                click.echo(f"latentpack: {_with_source(job, describe(error))}", err=True)
+                click.echo(f"latentpack: {message}", err=True)
             else:
                 click.echo(line, err=job.target == STREAM)
             advance()
     if failed:
         raise ValueError(f"{failed} of {len(jobs)} files failed, the others are done")
-
-
-def _with_source(job: Job, message: str) -> str:
-    named = job.source in message or job.target in message
-    return message if named else f"{job.source}: {message}"
 
 
 def _progress(jobs: list[Job]) -> AbstractContextManager[Advance]:

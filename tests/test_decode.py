@@ -74,7 +74,7 @@ def test_damaged_and_foreign_files(packed, tmp_path):
     out = tmp_path / "out.png"
     for size in (0, 5, 20, len(whole) // 2, len(whole) - 1):
         packed.write_bytes(whole[:size])
-        assert fails("decode", packed, "-o", out)
+        assert f"{packed}: " in fails("decode", packed, "-o", out)
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     packed.write_bytes(flipped)
