@@ -167,7 +167,7 @@ class Light(Codec):
         part = x[:, rows, columns].float()[None].expand(-1, 3, -1, -1) / 255
         pad = (0, -part.shape[3] % CELL, 0, -part.shape[2] % CELL)
         t = torch.tensor([position / 64])
-        y = self.model.g_a(F.pad(part, pad, mode="replicate") - 0.5, t)
+        y: Tensor = self.model.g_a(F.pad(part, pad, mode="replicate") - 0.5, t)
         y = y * interpolate(self.model.log_gain, t).exp()
         h, w = _latents(height), _latents(width)
         return y[:, :, above // 16 : above // 16 + h, before // 16 : before // 16 + w]
@@ -303,7 +303,7 @@ def _synthesise(model: FrozenLight, grid: Grid, tiles: dict[int, Tile], number: 
     left = TILE // 16 if column else 0
     above, before = min(top, _HALO_S), min(left, _HALO_S)
     part = field[:, :, top - above : top + h + _HALO_S, left - before : left + w + _HALO_S]
-    x_hat = model.g_s(part, torch.tensor([tile.position / 64]))
+    x_hat: Tensor = model.g_s(part, torch.tensor([tile.position / 64]))
     x_hat = x_hat[0, :, above * 16 : (above + h) * 16, before * 16 : (before + w) * 16]
     return ((x_hat + 0.5) * 255).clamp(0, 255)
 

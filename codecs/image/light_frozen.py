@@ -55,7 +55,8 @@ class IntegerHyperScale(nn.Module):
         x = F.pixel_shuffle(self.second(self.first(z)), 2)
         x = self.last(self.third(x)) * _ROWS_SCALE
         x = x + lerp_rows(self.offset, position)[:, None, None]
-        return ((x + _OFFSET_UNIT // 2) >> 4).clamp(0, ROWS - 1).to(torch.uint8)
+        rows: Tensor = ((x + _OFFSET_UNIT // 2) >> 4).clamp(0, ROWS - 1).to(torch.uint8)
+        return rows
 
     def z_rows(self, position: int) -> Tensor:
         """Row of each channel of z, uint8 [Z_CHANNELS]."""

@@ -90,7 +90,8 @@ class Analysis(nn.Module):
             skip = F.conv2d(F.pixel_unshuffle(x, 16), self.linear[:, :, None, None])
         branch = F.pixel_unshuffle(x, 8).contiguous(memory_format=torch.channels_last)
         branch = activate(self.modulation(self.head(branch), t))
-        return skip + self.tail(self.blocks(branch)).float()
+        y: Tensor = skip + self.tail(self.blocks(branch)).float()
+        return y
 
 
 class Synthesis(nn.Module):
@@ -160,7 +161,8 @@ class HyperScale(nn.Module):
         with torch.autocast(z_hat.device.type, enabled=False):
             x = self.second(self.first(z_hat))
             x = self.last(self.third(F.pixel_shuffle(x, 2)))
-            return x * ROWS_PER_UNIT + interpolate(self.offset, t)
+            rows: Tensor = x * ROWS_PER_UNIT + interpolate(self.offset, t)
+            return rows
 
 
 ROWS_PER_UNIT = 4.0  # gain of the last layer: small weights reach all 64 rows

@@ -45,7 +45,7 @@ def train(
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
     torch.manual_seed(config.seed)
     model = LightModel().to(device)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
     optimizers = _optimizers(model, config)
     step = _resume(folder / "checkpoint.pt", model, average, optimizers)
     if step == 0:
@@ -65,8 +65,8 @@ def train(
         if step == config.steps or time.monotonic() - saved > config.checkpoint_seconds:
             _save(folder / "checkpoint.pt", step, model, average, optimizers)
             saved = time.monotonic()
-    result: LightModel = average.module
-    return result
+    assert isinstance(average.module, LightModel)
+    return average.module
 
 
 def _step(
