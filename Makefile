@@ -10,7 +10,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -c "import latentpack.kernels._cpp"
-	$(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

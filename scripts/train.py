@@ -43,16 +43,24 @@ def train(
     latentpack train image/light --data photos/ --out runs/light --steps 20000
     latentpack encode photo.png -o photo.lpk --weights runs/light/weights.safetensors
     """
+    from rich.progress import MofNCompleteColumn, Progress
+
     from ..codecs.image.light_frozen import freeze
     from ..codecs.image.light_training import TrainingConfig
     from ..codecs.image.light_training import train as run
     from ..datasets.crops import crops, load_pictures
 
+    if crop % 32 or crop < 32 or batch < 1 or steps < 1:
+        raise ValueError(
+            f"crop {crop} must be a multiple of 32, batch {batch} and steps {steps} at least 1"
+        )
     config = TrainingConfig(steps=steps, batch=batch, crop=crop, seed=seed)
     log = out / "log.jsonl"
     started = len(log.read_text().splitlines()) if log.exists() else 0
     batches = crops(load_pictures(list(data)), batch, crop, seed + started)
-    model = run(config, batches, out, device)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
+        task = bar.add_task(codec, total=steps)
+        model = run(config, batches, out, device, lambda step: bar.update(task, completed=step))
     (out / "weights.safetensors").write_bytes(freeze(model))
     click.echo(f"wrote {out / 'weights.safetensors'}")
 

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .light_model import LATENTS, LEVELS, LightModel, interpolate, lmbda_of
+from .light_model import LATENTS, LEVELS, LightModel, S, Size, interpolate, lmbda_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class TrainingConfig:
     last `decay` of them.
     """
 
-    steps: int = 20_000
+    size: Size = S
+    steps: int = 16_000
     batch: int = 16
     crop: int = 128
     lr: float = 1e-3
@@ -34,17 +35,22 @@ class TrainingConfig:
 
 
 def train(
-    config: TrainingConfig, batches: Iterator[Tensor], folder: Path, device: str = "cpu"
+    config: TrainingConfig,
+    batches: Iterator[Tensor],
+    folder: Path,
+    device: str = "cpu",
+    progress: Callable[[int], object] = lambda step: None,
 ) -> LightModel:
     """Train from scratch, or go on from the checkpoint in `folder`; returns the averaged model.
 
     Writes `config.json`, `log.jsonl` (a line per 50 steps) and `checkpoint.pt` into `folder`.
     `batches` yields float [B, 3, H, W] in [0, 1]; after a restart it should begin differently.
+    `progress` is called with the number of steps that are done.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
     torch.manual_seed(config.seed)
-    model = LightModel().to(device)
+    model = LightModel(config.size).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
     optimizers = _optimizers(model, config)
     step = _resume(folder / "checkpoint.pt", model, average, optimizers)
@@ -57,6 +63,7 @@ def train(
         sums += _step(model, next(batches).to(device), optimizers, config)
         average.update_parameters(model)
         step += 1
+        progress(step)
         if step % 50 == 0:
             loss, bpp, psnr = (sums / 50).tolist()
             row = {"step": step, "loss": loss, "bpp_est": bpp, "psnr_db": psnr, "time": time.time()}
