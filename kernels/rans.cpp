@@ -29,12 +29,13 @@ DecodeSteps decode_steps_for(Isa isa, int lanes) {
   return decode_steps_scalar(lanes);
 }
 
-EncodeSteps encode_steps_for(Isa isa, int lanes) {
+EncodeSteps encode_steps_for(Isa isa, int lanes, int precision) {
 #if LATENTPACK_X86
-  if (isa >= Isa::kAvx512 && lanes >= 16) return encode_steps_avx512;
+  // Its division is exact for quotients below 2^21 only.
+  if (isa >= Isa::kAvx512 && lanes >= 16 && precision >= 11) return encode_steps_avx512;
   if (isa >= Isa::kAvx2 && lanes >= 8) return encode_steps_avx2;
 #endif
-  (void)isa;
+  (void)isa, (void)precision;
   return encode_steps_scalar(lanes);
 }
 
@@ -324,8 +325,8 @@ uint32_t encode_careful(const Prepared& tables, uint32_t x, uint16_t*& out, int3
 int choose_lanes(const Prepared& tables, const int16_t* symbols, const uint8_t* index, size_t n) {
   const size_t stride = 1 + n / kCostSamples;
   const int64_t* log = log2_table(tables.precision);
-  int64_t cost = 0;
-  for (size_t i = 0; i < n; i += stride) {
+  int64_t cost = 0, samples = 0;
+  for (size_t i = 0; i < n; i += stride, ++samples) {
     const int row = index[i];
     if (!tables.coded[row]) continue;
     const int32_t low = tables.offset[row], values = tables.length[row] - 1;
@@ -338,7 +339,8 @@ int choose_lanes(const Prepared& tables, const int16_t* symbols, const uint8_t* 
     cost += (int64_t{tables.precision} << 16) -
             (log[tables.freq[tables.start[row] + static_cast<uint32_t>(entry)]] >> 12);
   }
-  const int64_t bytes = (cost * static_cast<int64_t>(stride)) >> 19;
+  const int64_t mean = cost / std::max<int64_t>(1, samples);
+  const int64_t bytes = (mean * static_cast<int64_t>(n)) >> 19;
   int lanes = 1;
   while (lanes < kMaxLanes && int64_t{2} * lanes * kBytesPerLane <= bytes) lanes *= 2;
   return lanes;
@@ -366,7 +368,7 @@ bool keep_coded(const Prepared& tables, const int16_t* symbols, const uint8_t* i
 void encode_coded(const Prepared& tables, Isa isa, const int16_t* symbols, const uint8_t* index,
                   size_t n, Encoded& to) {
   const size_t lanes = static_cast<size_t>(to.lanes);
-  EncodeSteps kernel = encode_steps_for(isa, to.lanes);
+  EncodeSteps kernel = encode_steps_for(isa, to.lanes, tables.precision);
   constexpr size_t kBlock = 4096;
   size_t i = n;
   while (i > 0) {

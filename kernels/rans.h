@@ -158,7 +158,7 @@ size_t encode_steps_avx512(const Prepared&, uint32_t*, int, uint16_t*&, const in
 
 // The fastest of the above for `lanes` lanes that uses nothing beyond `isa`.
 DecodeSteps decode_steps_for(Isa isa, int lanes);
-EncodeSteps encode_steps_for(Isa isa, int lanes);
+EncodeSteps encode_steps_for(Isa isa, int lanes, int precision);
 
 enum class Status {
   kOk = 0,

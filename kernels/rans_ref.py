@@ -240,9 +240,9 @@ def choose_lanes(
 ) -> int:
     """Lanes for a payload: the largest power of two <= bytes / 1200, between 1 and 32.
 
-    Bytes are estimated from every k-th symbol, k = 1 + (n >> 13), in integers (units of
-    2**-16 bit, `log2_table` shifted right by 12), so that every backend chooses alike. The
-    choice binds the encoder only.
+    Bytes are estimated as n times the mean cost of every k-th symbol, k = 1 + (n >> 13), in
+    integers (units of 2**-16 bit, `log2_table` shifted right by 12), so that every backend
+    chooses alike. The choice binds the encoder only.
     """
     stride = 1 + len(symbols) // COST_SAMPLES
     log = log2_table((1 << tables.precision) + 1) >> (LOG_BITS - 16)
@@ -250,8 +250,9 @@ def choose_lanes(
     for step in steps(tables, symbols[::stride], index[::stride]):
         cost += (tables.precision << 16) - int(log[step.freq])
         cost += sum(bits for _, bits in step.raw) << 16
+    bytes_est = cost // max(1, len(symbols[::stride])) * len(symbols) >> 19
     lanes = 1
-    while lanes < MAX_LANES and 2 * lanes * BYTES_PER_LANE <= (cost * stride) >> 19:
+    while lanes < MAX_LANES and 2 * lanes * BYTES_PER_LANE <= bytes_est:
         lanes *= 2
     return lanes
 

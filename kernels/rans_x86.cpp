@@ -246,8 +246,8 @@ TARGET_AVX512 inline __m512i keys16(const int16_t* symbols, const uint8_t* index
   return _mm512_cvtepu16_epi32(_mm256_permutexvar_epi16(order, key));
 }
 
-// The quotient comes from floating point with everything rounded down: x < freq << 20, so it is
-// below 2^20 and the three roundings, each of 2^-23 of it, make it at most one too small.
+// The quotient comes from floating point with everything rounded down: x < freq << (32 - P) with
+// P >= 11, so it is below 2^21, and three roundings of at most 2^-23 of it take less than one.
 TARGET_AVX512 inline __m512i rough_quotient(__m512i x, __m512i freq) {
   constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
   __m512 inverse = _mm512_div_round_ps(_mm512_set1_ps(1), _mm512_cvtepi32_ps(freq), kDown);

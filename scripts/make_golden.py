@@ -5,6 +5,7 @@ decode forever, so bytes that changed need a new codec id, a new version, or a n
 """
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,9 +34,69 @@ def container() -> dict[str, bytes]:
     return files
 
 
+def rans() -> dict[str, bytes]:
+    """Integers to rANS streams by the definition: tables, symbols, rows, stream."""
+    import numpy as np
+
+    from latentpack.kernels import rans_ref
+
+    def numbers(count: int, top: int, seed: int) -> list[int]:
+        """A recurrence of integers, so that no library's random numbers are in the files."""
+        values = []
+        for _ in range(count):
+            seed = (seed * 6364136223846793005 + 1442695040888963407) % 2**64
+            values.append((seed >> 33) % top)
+        return values
+
+    def case(precision: int, low: int, lengths: list[int], lanes: int | None) -> bytes:
+        rows = [
+            rans_ref.normalise([1 + v * v for v in numbers(n, 90, n)], precision) if n else []
+            for n in lengths
+        ]
+        offsets = [low + r for r in range(len(lengths))]
+        tables = rans_ref.Tables(precision, offsets, lengths, np.concatenate(rows))
+        index = np.array(numbers(700, len(lengths), precision), np.uint8)
+        # Squares of small numbers, on both sides of every row; a few anywhere in int16.
+        spread = np.array(numbers(700, 40, 7)) ** 2 // 20 * (1 - 2 * np.array(numbers(700, 2, 8)))
+        values = spread + low + np.array(lengths)[index] // 2
+        wild = np.arange(700) % 97 == 5
+        values[wild] = np.array(numbers(700, 65536, 9))[wild] - 32768
+        symbols = np.where(np.array(lengths)[index] > 0, values, 0).astype(np.int16)
+        fields = {
+            "precision": precision,
+            "offsets": offsets,
+            "lengths": lengths,
+            "freqs": tables.freqs.tolist(),
+            "lanes": lanes,
+            "symbols": symbols.tolist(),
+            "index": index.tolist(),
+            "stream": rans_ref.encode(tables, symbols, index, lanes).hex(),
+        }
+        return json.dumps(fields).encode()
+
+    counts = [v**3 // 1000 for v in numbers(256, 100, 3)]
+    normal = {
+        "precision": 12,
+        "counts": counts,
+        "freqs": rans_ref.normalise(counts, 12).tolist(),
+    }
+    return {
+        "lanes1.json": case(12, -20, [40, 3, 80, 9], 1),
+        "lanes8.json": case(12, -20, [40, 3, 80, 9], 8),
+        "lanes16.json": case(12, -100, [200, 2, 30], 16),
+        "lanes32.json": case(12, -20, [40, 3, 80, 9], 32),
+        "chosen.json": case(11, -2, [7, 5, 6], None),
+        "uncoded.json": case(12, -20, [0, 40, 0, 9], 16),
+        "precision1.json": case(1, 0, [2, 2], 2),
+        "precision16.json": case(16, -900, [1500, 2, 40], 4),
+        "normalise.json": json.dumps(normal).encode(),
+    }
+
+
 # Folder in tests/golden -> function that makes its files {name: bytes}.
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "container": container,
+    "rans": rans,
 }
 
 
