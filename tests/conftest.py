@@ -13,8 +13,7 @@ def write_light_weights():
 
     def write(path, seed=0):
         torch.manual_seed(seed)
-        size = Size(16, 24, 1)
-        model = LightModel(size)
+        model = LightModel(Size(16, 24, 1))
         with torch.no_grad():
             for name, p in model.named_parameters():
                 if name.endswith(".weight"):
@@ -22,7 +21,7 @@ def write_light_weights():
                 elif name.endswith(".bias"):
                     p += torch.randn_like(p) * 0.1
             model.h_s.offset += torch.randn_like(model.h_s.offset) * 8
-        path.write_bytes(freeze(model, size))
+        path.write_bytes(freeze(model))
         return path
 
     return write

@@ -84,9 +84,9 @@ class FrozenLight(nn.Module):
 
 
 @torch.no_grad()
-def freeze(model: LightModel, size: Size = networks.S) -> bytes:
+def freeze(model: LightModel) -> bytes:
     """Turn a trained model into the bytes of a weights file."""
-    frozen = FrozenLight(size)
+    frozen = FrozenLight(model.size)
     for name in ("g_a", "g_s", "h_a", "means"):
         getattr(frozen, name).load_state_dict(getattr(model, name).state_dict())
     frozen.log_gain.copy_(model.log_gain)
@@ -98,8 +98,7 @@ def freeze(model: LightModel, size: Size = networks.S) -> bytes:
     frozen.h_s.z_row.copy_((model.z_row.clamp(0, ROWS - 1) * _OFFSET_UNIT).round())
     state = {name: _compact(name, value) for name, value in frozen.state_dict().items()}
     state["tables"] = torch.frombuffer(bytearray(frozen.tables.to_bytes()), dtype=torch.uint8)
-    sizes = {name: str(getattr(size, name)) for name in ("channels", "wide", "blocks")}
-    return save(state, {"latentpack": "image/light", **sizes})
+    return save(state, {"latentpack": "image/light"})
 
 
 def _compact(name: str, value: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ from ..transforms.integer import ACTIVATION_STEP, QuantConv2d, round_ste
 
 LEVELS = 8
 LMBDA_RANGE = (0.0008, 0.1)  # of level 0 and of level 7; R + lmbda * 255^2 * MSE
-LATENTS = 256
+LATENTS = 512
+MAIN = 256  # the first latents, low frequencies: what the branches and the means deal with
 Z_CHANNELS = 32
 Z_LIMIT = 127  # z is the input of int8 layers
 
@@ -58,6 +59,12 @@ def interpolate(table: Tensor, t: Tensor) -> Tensor:
     return (table[below] * (1 - part) + table[below + 1] * part)[:, :, None, None]
 
 
+def block_dct() -> Tensor:
+    """Rows of the 16x16 DCT, float32 [LATENTS, 768]: all of luma and half of each chroma channel."""
+    low, high = (192, 32, 32), (256, 128, 128)
+    return torch.cat((opponent_dct(16, low), opponent_dct(16, high, skip=low)))
+
+
 class Modulation(nn.Module):
     """Per-level scale and offset of feature channels."""
 
@@ -78,11 +85,11 @@ class Analysis(nn.Module):
     def __init__(self, size: Size) -> None:
         """Start as the DCT."""
         super().__init__()
-        self.linear = nn.Parameter(opponent_dct(16, (192, 32, 32)))
+        self.linear = nn.Parameter(block_dct())
         self.head = Conv2d(192, size.channels)
         self.modulation = Modulation(size.channels)
         self.blocks = nn.Sequential(*(ResidualBlock(size.channels) for _ in range(size.blocks)))
-        self.tail = Conv2d(size.channels, LATENTS, 3, stride=2, zero=True)
+        self.tail = Conv2d(size.channels, MAIN, 3, stride=2, zero=True)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """See the class."""
@@ -90,8 +97,8 @@ class Analysis(nn.Module):
             skip = F.conv2d(F.pixel_unshuffle(x, 16), self.linear[:, :, None, None])
         branch = F.pixel_unshuffle(x, 8).contiguous(memory_format=torch.channels_last)
         branch = activate(self.modulation(self.head(branch), t))
-        y: Tensor = skip + self.tail(self.blocks(branch)).float()
-        return y
+        main = skip[:, :MAIN] + self.tail(self.blocks(branch)).float()
+        return torch.cat((main, skip[:, MAIN:]), 1)
 
 
 class Synthesis(nn.Module):
@@ -100,8 +107,8 @@ class Synthesis(nn.Module):
     def __init__(self, size: Size) -> None:
         """Start as the inverse DCT."""
         super().__init__()
-        self.linear = nn.Parameter(opponent_dct(16, (192, 32, 32)))
-        self.head = Conv2d(LATENTS, size.wide)
+        self.linear = nn.Parameter(block_dct())
+        self.head = Conv2d(MAIN, size.wide)
         self.modulation = Modulation(size.wide)
         self.up = Conv2d(size.wide, 4 * size.channels, 1)
         self.blocks = nn.Sequential(*(ResidualBlock(size.channels) for _ in range(size.blocks)))
@@ -113,7 +120,7 @@ class Synthesis(nn.Module):
             blocks = F.conv2d(y_hat, self.linear.t()[:, :, None, None])
             skip = F.pixel_shuffle(blocks, 16)
         # asinh: the DC is a hundred times larger than what the branch is there to mend.
-        branch = torch.asinh(8 * y_hat).contiguous(memory_format=torch.channels_last)
+        branch = torch.asinh(8 * y_hat[:, :MAIN]).contiguous(memory_format=torch.channels_last)
         branch = activate(self.modulation(self.head(branch), t))
         branch = F.pixel_shuffle(self.up(branch), 2)
         branch = self.blocks(branch.contiguous(memory_format=torch.channels_last))
@@ -127,7 +134,7 @@ class HyperAnalysis(nn.Module):
         """Make the layers."""
         super().__init__()
         self.layers = nn.Sequential(
-            Conv2d(2 * LATENTS, size.channels),
+            Conv2d(MAIN + LATENTS, size.channels),
             nn.LeakyReLU(0.1),
             Conv2d(size.channels, size.wide, 3, stride=2),
             nn.LeakyReLU(0.1),
@@ -137,7 +144,7 @@ class HyperAnalysis(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """See the class; asinh keeps both the DC and the faint coefficients in range."""
         squashed = torch.asinh(y)
-        z: Tensor = self.layers(torch.cat((squashed, squashed.abs()), 1)).float()
+        z: Tensor = self.layers(torch.cat((squashed[:, :MAIN], squashed.abs()), 1)).float()
         return z
 
 
@@ -180,10 +187,10 @@ class MeanContext(nn.Module):
             Conv2d(size.channels, 4 * size.channels),
         )
         self.modulation = Modulation(size.channels)
-        self.anchor_mean = Conv2d(size.channels, LATENTS, 1, zero=True)
-        self.context = Conv2d(LATENTS, size.wide)
+        self.anchor_mean = Conv2d(size.channels, MAIN, 1, zero=True)
+        self.context = Conv2d(MAIN, size.wide)
         self.mix = Conv2d(size.channels, size.wide, 1)
-        self.rest_mean = Conv2d(size.wide, LATENTS, 1, zero=True)
+        self.rest_mean = Conv2d(size.wide, MAIN, 1, zero=True)
 
     def features(self, z_hat: Tensor, t: Tensor) -> Tensor:
         """z_hat -> features at the scale of y."""
@@ -192,14 +199,17 @@ class MeanContext(nn.Module):
 
     def of_anchors(self, features: Tensor) -> Tensor:
         """Features -> means [B, LATENTS, h, w], of use at the anchors."""
-        means: Tensor = self.anchor_mean(features).float()
-        return means
+        return _pad(self.anchor_mean(features).float())
 
     def of_rest(self, features: Tensor, anchors: Tensor) -> Tensor:
         """Features and y_hat (zero except at the anchors) -> means for the other half."""
-        x = activate(self.context(torch.asinh(anchors)) + self.mix(features))
-        means: Tensor = self.rest_mean(x).float()
-        return means
+        x = activate(self.context(torch.asinh(anchors[:, :MAIN])) + self.mix(features))
+        return _pad(self.rest_mean(x).float())
+
+
+def _pad(means: Tensor) -> Tensor:
+    """Give the high frequencies the mean zero."""
+    return F.pad(means, (0, 0, 0, 0, 0, LATENTS - MAIN))
 
 
 def anchor_mask(h: int, w: int, device: torch.device | None = None) -> Tensor:
@@ -214,6 +224,7 @@ class LightModel(nn.Module):
     def __init__(self, size: Size = S) -> None:
         """Make a model that starts as a DCT codec."""
         super().__init__()
+        self.size = size
         self.g_a, self.g_s = Analysis(size), Synthesis(size)
         self.h_a, self.h_s = HyperAnalysis(size), HyperScale(size)
         self.means = MeanContext(size)

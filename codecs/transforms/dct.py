@@ -25,16 +25,19 @@ def dct_matrix(size: int) -> Tensor:
     return basis.float()
 
 
-def opponent_dct(size: int, keep: tuple[int, int, int]) -> Tensor:
+def opponent_dct(
+    size: int, keep: tuple[int, int, int], skip: tuple[int, int, int] = (0, 0, 0)
+) -> Tensor:
     """The block transform of `size` x `size` RGB pixels that keeps the lowest frequencies.
 
     Args:
         size: side of a block in pixels.
         keep: how many coefficients to keep of luma and of the two chroma channels, lowest
             frequency (u + v, then u) first.
+        skip: how many of these to leave out at the low end.
 
     Returns:
-        float32 [sum(keep), 3 * size * size] with orthonormal rows; columns are ordered as
+        float32 [sum(keep) - sum(skip), 3 * size * size] with orthonormal rows; columns are ordered as
         `pixel_unshuffle` lays a block out: channel, row, column.
     """
     basis = dct_matrix(size)
@@ -42,7 +45,7 @@ def opponent_dct(size: int, keep: tuple[int, int, int]) -> Tensor:
     blocks = torch.einsum("ui,vj->uvij", basis, basis).reshape(size * size, size * size)[order]
     colour = opponent_matrix()
     rows = [
-        torch.einsum("r,kp->krp", colour[channel], blocks[:count]).reshape(count, -1)
-        for channel, count in enumerate(keep)
+        torch.einsum("r,kp->krp", colour[channel], blocks[first:last]).flatten(1)
+        for channel, (first, last) in enumerate(zip(skip, keep, strict=True))
     ]
     return torch.cat(rows)
