@@ -59,7 +59,7 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # What each format written can hold of icc, exif and dpi, and the options of Image.save.
 _WRITERS: dict[str, tuple[set[str], dict[str, Any]]] = {
     "PNG": ({"icc", "exif", "dpi", "alpha"}, {}),
-    "JPEG": ({"icc", "exif", "dpi"}, {"quality": 95, "subsampling": 0, "optimize": True}),
+    "JPEG": ({"icc", "exif", "dpi"}, {"quality": 95, "subsampling": 0}),
     "WEBP": ({"icc", "exif", "alpha"}, {"lossless": True, "exact": True}),
     "TIFF": ({"icc", "exif", "dpi", "alpha"}, {"compression": "tiff_adobe_deflate"}),
     "BMP": ({"dpi"}, {}),  # readers take the fourth byte of a pixel for a filler

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from .images import to_picture
@@ -73,6 +73,16 @@ def _through_pillow(format: str, option: Callable[[float], dict[str, Any]], **fi
         return file.getvalue()
 
     return encode
+
+
+def _encode_jpeg(x: Tensor, step: float) -> bytes:
+    # Pillow's buffer must hold a whole progressive file; its own guess is too small for noise.
+    ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2 * x.numel())
+    file = io.BytesIO()
+    to_picture(x).save(
+        file, "JPEG", quality=int(step), subsampling="4:2:0", optimize=True, progressive=True
+    )
+    return file.getvalue()
 
 
 def _decode_with_pillow(data: bytes) -> Tensor:
@@ -151,7 +161,7 @@ PEERS = {
             "jpeg",
             "Pillow, 4:2:0, optimised, progressive",
             (5, 10, 20, 35, 50, 65, 80, 90, 95),
-            _through_pillow("JPEG", _quality, subsampling="4:2:0", optimize=True, progressive=True),
+            _encode_jpeg,
             _decode_with_pillow,
         ),
         PictureCoder(

@@ -74,32 +74,42 @@ def encode(
     latentpack encode holiday/ "more/*.jpg" -o packed/    folders (to the bottom) and patterns
     latentpack encode - -o - < photo.png > photo.lpk      from and to a pipe
     """
-    from latentpack.datasets.images import suffixes
-    from latentpack.scripts.pictures import open_codec
-
     asked = {name: value for name, value in rates.items() if value is not None}
     if len(asked) > 1:
         raise click.UsageError(f"--{' and --'.join(asked)} exclude each other".replace("_", "-"))
     rate = Rate.of(**asked) if asked else None
     codec_id(codec)  # an unknown name is told before any file is looked at
-    jobs = plan(sources, output, ".lpk", suffixes)
+    jobs = plan(sources, output, ".lpk", _known)
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    opened = functools.cache(lambda: open_codec(codec, weights=weights))
+    opened = functools.cache(functools.partial(_open_codec, codec, weights))
     options = Options(opened, rate, force, show_psnr, not no_metadata)
     run_jobs(jobs, lambda job: encode_file(job, options, max_pixels))
 
 
+def _known() -> set[str]:
+    from latentpack.datasets.images import suffixes
+
+    return suffixes()
+
+
+def _open_codec(name: str, weights: Path | None) -> Codec:
+    from latentpack.scripts.pictures import open_codec
+
+    return open_codec(name, weights=weights)
+
+
 def encode_file(job: Job, options: Options, max_pixels: int) -> str:
     """Do one file; returns the line to print."""
-    from latentpack.datasets.images import read_image
-    from latentpack.scripts.pictures import encode_picture
-
     if Path(job.source).suffix.lower() in TENSOR_SUFFIXES:
         raise ValueError(f"{job.source} holds tensors, no picture; `latentpack pack` packs it")
     with source_file(job.source) as source, target_file(job, options.force) as target:
+        # Imported here, so that a missing or existing file is told at once.
+        from latentpack.datasets.images import read_image
+        from latentpack.scripts.pictures import encode_picture
+
         x, found = read_image(source, max_pixels)
         metadata = _metadata(job, options, x, found)
         data = encode_picture(options.codec(), x, options.rate, metadata)

@@ -123,8 +123,13 @@ def target_file(job: Job, force: bool) -> Iterator[BinaryIO]:
     """The file to write: it takes its name when it is complete, and replaces only with force."""
     if job.new_folder:
         Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-    with create(job.target, force) as file:
-        yield file
+    try:
+        with create(job.target, force) as file:
+            yield file
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a failed write names no file
+            error.filename = job.target
+        raise
 
 
 def source_file(path: str) -> BinaryIO:

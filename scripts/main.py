@@ -29,6 +29,7 @@ COMMANDS = {
     "unpack": "Turn packed tensors back into a model file.",
     "info": "Say what is inside .lpk files and whether they are whole.",
     "evaluate": "Measure codecs on a folder of files, beside their peers.",
+    "train": "Train a codec on your own files.",
     "demo": "Encode and decode bundled samples and show the results.",
 }
 EXIT_ERROR = 2

@@ -30,7 +30,7 @@ class DoubleCodec(Codec):
         if signal.float().mean() == 77:
             raise ValueError("the latents hold NaN or infinity; the weights are damaged")
         for bits in range(8, 0, -1):
-            body = bytes([bits]) + zlib.compress((signal >> (8 - bits)).numpy().tobytes(), 9)
+            body = bytes([bits]) + zlib.compress((signal >> (8 - bits)).numpy().tobytes())
             if rate is None or self._fits(rate, bits, len(body) + reserve + 2, signal):
                 break
         yield Packet(None, body)

@@ -209,7 +209,8 @@ def test_a_full_disk_leaves_nothing(photo, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_device(photo):
-    assert "no space left on device" in fails("encode", photo, "-o", "/dev/full", "--force")
+    line = fails("encode", photo, "-o", "/dev/full", "--force")
+    assert "/dev/full: no space left on device" in line
 
 
 def test_a_folder_without_permission(photo, monkeypatch):

@@ -45,6 +45,11 @@ def test_peers_give_the_picture_back(name):
     assert psnr_db(x, coder.decode(small)) < psnr_db(x, x_hat) and psnr_db(x, x_hat) > 33
 
 
+def test_jpeg_of_noise_fits_its_buffer():
+    x = torch.randint(0, 256, (3, 200, 300), generator=torch.Generator().manual_seed(1)).byte()
+    assert peer("jpeg").decode(peer("jpeg").encode(x, 100)).shape == x.shape
+
+
 def test_hevc_colours_are_exact_before_coding():
     from latentpack.datasets.picture_peers import _from_ycbcr, _to_ycbcr
 

@@ -290,6 +290,13 @@ def test_what_a_format_can_not_hold_is_said():
     assert "too long for JPEG" in notes[0]
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "avif", "png"])
+def test_noise_fits_the_buffers_of_every_writer(tmp_path, suffix):
+    x = torch.from_numpy(noise(3, 200, 300))
+    assert write_image(tmp_path / f"a.{suffix}", x) == []
+    assert read_image(tmp_path / f"a.{suffix}")[0].shape == x.shape
+
+
 def test_writing_refuses():
     x = torch.zeros(3, 4, 4, dtype=torch.uint8)
     with pytest.raises(ValueError, match="no picture format 'xyz'; can be written: AVIF, BMP"):

@@ -48,6 +48,13 @@ def test_help_lists_every_command_and_imports_none():
     assert all(name in done.stdout for name in main.COMMANDS)
 
 
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_has_examples_in_its_help(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0 and f"latentpack {name} " in result.output.split("Options:")[0]
+    assert "--debug" in result.output
+
+
 def test_version():
     assert run("--version").output.strip() == f"latentpack {latentpack.__version__}"
 
