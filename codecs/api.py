@@ -150,26 +150,29 @@ class TensorFile(Mapping[Key, "torch.Tensor"]):
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size:  # an empty file can't be mapped
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        reader = Reader(memoryview(self._map or b""), recover)
-        name = registry.codec_name(reader.codec_id)
+        with _naming(path):
+            reader = Reader(memoryview(self._map or b""), recover)
+            name = registry.codec_name(reader.codec_id)
+            self._names = dict.fromkeys(reader.keys())
         if not name.startswith("tensor/"):
             raise ValueError(f"{path} holds {name}, no tensors; use latentpack.decode")
         self._codec = _codec(reader.codec_id, device, options)
-        self._names = dict.fromkeys(reader.keys())
         self._reader: Reader | None = reader
         self.metadata = reader.metadata
 
     def __getitem__(self, key: Key) -> torch.Tensor:
         """Read and decode one tensor; the others' bytes are not touched."""
         reader = self._open_reader()
-        decoded = self._codec.decode(reader.params, [reader.read(key)])
+        with _naming(self._path):
+            decoded = self._codec.decode(reader.params, [reader.read(key)])
         tensor: torch.Tensor = decoded if key is None else decoded[key]
         return tensor
 
     def describe(self, key: Key) -> dict[str, Any]:
         """Say dtype and shape of a tensor without decoding it."""
         reader = self._open_reader()
-        return self._codec.describe(reader.params, reader.read(key))
+        with _naming(self._path):
+            return self._codec.describe(reader.params, reader.read(key))
 
     def __iter__(self) -> Iterator[Key]:
         """Iterate over the names in file order."""
@@ -206,6 +209,15 @@ class TensorFile(Mapping[Key, "torch.Tensor"]):
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with its bytes."""
+    try:
+        yield
+    except BitstreamError as error:
+        raise BitstreamError(f"{path}: {error}") from None
 
 
 def _write(

@@ -133,10 +133,10 @@ def test_a_file_that_holds_no_weights(tmp_path):
 
 
 def test_damaged_tiles(codec):
-    """Every cut and a flip of every byte: an error of the bitstream, or a picture."""
+    """Cut or flipped all over: an error of the bitstream, or a picture."""
     x = picture(4, 32, 32)
     header, (packet,) = codec.header(x), codec.encode(x, Rate(quality=20))
-    for i in range(0, len(packet.body)):
+    for i in sorted({*range(12), *range(12, len(packet.body), len(packet.body) // 60)}):
         flipped = bytearray(packet.body)
         flipped[i] ^= 1 << i % 8
         for body in (packet.body[:i], bytes(flipped)):

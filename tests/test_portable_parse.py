@@ -95,7 +95,8 @@ class NoisyDevice(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         names = ("conv", "mul", "add", "sub", "div", "exp", "asinh", "leaky_relu")
-        if any(n in func.__name__ for n in names) and torch.is_tensor(out):
+        noisy = any(n in func.__name__ for n in names) and "matmul" not in func.__name__
+        if noisy and torch.is_tensor(out):
             if out.is_floating_point() and not func.__name__.endswith("_"):
                 with torch._C.DisableTorchFunction():
                     out = out * (1 + 1e-4 * (2 * torch.rand_like(out) - 1))

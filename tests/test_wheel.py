@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def test_the_sdist_is_complete(built):
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {n for n in tracked() if not n.startswith(".")}
     assert needed - names == set()
+
+
+def test_the_wheel_has_data_and_types(built):
+    (path,) = built.glob("*.whl")
+    names = set(zipfile.ZipFile(path).namelist())
+    folders = ("codecs/", "datasets/", "entropy/", "kernels/", "scripts/")
+    needed = {n for n in tracked() if n.startswith(folders) and not n.endswith((".cpp", ".h"))}
+    assert {f"latentpack/{name}" for name in needed} - names == set()
 
 
 def test_the_wheel_works_in_an_empty_folder(built, tmp_path):
