@@ -82,15 +82,13 @@ def show(rows: "list[Row]", pictures: int) -> None:
     console = Console()
     best_first = sorted(rows, key=lambda row: row.bd_rate_vs_jpeg or 0.0)
     table = Table(title=f"{rows[0].case}, {pictures} pictures: size at equal quality")
-    for column in ("codec", "settings"):
-        table.add_column(column)
+    table.add_column("codec")
     for column in ("BD-rate PSNR", "BD-rate MS-SSIM", "encode s/Mpx", "decode s/Mpx"):
         table.add_column(column, justify="right")
     for row in best_first:
         middle = row.points[len(row.points) // 2]
         table.add_row(
             row.codec,
-            row.settings,
             _percent(row.bd_rate_vs_jpeg),
             _percent(row.bd_rate_ms_ssim_vs_jpeg),
             f"{middle.encode_s_per_mpx:.2f}",
@@ -99,7 +97,7 @@ def show(rows: "list[Row]", pictures: int) -> None:
     console.print(table)
     for row in best_first:
         points = "  ".join(f"{point.bpp:.3f}/{point.psnr_db:.2f}" for point in row.points)
-        console.print(f"{row.codec:>9} bpp/dB: {points}", highlight=False)
+        console.print(f"{row.codec} ({row.settings}), bpp/dB:\n  {points}", highlight=False)
 
 
 def _percent(value: float | None) -> str:
