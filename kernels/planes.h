@@ -24,7 +24,6 @@ constexpr int kMaxWidth = 8;
 constexpr int kMaxTables = 64;
 constexpr int kPrecision = 12, kMaxPrecision = 15;
 constexpr int kLogBits = 28;
-constexpr int64_t kBit = int64_t{1} << kLogBits;
 constexpr int kPatchBits = 24;
 
 // Uninitialised bytes, with room for one vector behind them.
@@ -42,47 +41,50 @@ inline int plane_count(int layout, int width) {
 // Bytes of each plane of n elements.
 inline size_t plane_bytes(int layout, size_t n) { return layout == kNibbles ? (n + 1) / 2 : n; }
 
+constexpr int kCostBits = 9;
+constexpr int kCostUnit = 1 << kCostBits;  // costs are in units of 2^-9 bit
+constexpr size_t kSampled = 4096;          // symbols counted to choose a table
+
 // Frequencies that add to 2^precision, and what the two directions look up.
 struct Table {
   uint16_t freq[256];
   uint16_t cum[256];
   int precision = kPrecision;
-  uint8_t stand_in = 0;
-  // Encoder: 1 / freq, and the cost of each symbol in units of 2^-28 bit.
+  // Encoder: 1 / freq, and of each symbol its cost with patches and what is coded instead.
   uint32_t reciprocal[256];
-  int64_t cost[256];
+  int16_t cost[256];
+  uint8_t instead[256];
+  uint8_t rare[32];  // bit s >> 4 & 7 of byte (s & 15 | s >> 3 & 16): freq[s] is 0
   // Decoder, [slot]: freq | (slot - cum) << 12 | symbol << 24. Only for precision 12, where
   // both fit; `symbol_of` for the others.
   std::vector<uint32_t> slots;
   std::vector<uint8_t> symbol_of;
 
-  uint8_t rare[32];  // encoder: bit (s >> 4 & 7) of byte (s & 15 | s >> 3 & 16) where freq[s] = 0
-
   void set_cums();
-  void prepare_encoder(int miss_bits);
+  void prepare_encoder(bool pairs);
   void prepare_decoder();
 };
 
 using Histogram = uint32_t[256];
 
-// Adds the symbols' counts: of each `period` symbols the first `taken`.
-void count_symbols(const uint8_t* symbols, size_t n, size_t taken, size_t period, Histogram);
+// Counts the symbols of a sample, at most `limit` (planes_tables_ref.sampled); how many each
+// stands for.
+int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram);
 int64_t entropy(const Histogram);
 
-// Counts of the sampled symbols, and how many symbols each stands for.
 struct Sample {
   Histogram counts;
-  int64_t weight;
-  void take(const uint8_t* symbols, size_t n);
+  int weight;
+  void take(const uint8_t* symbols, size_t n) { weight = count_sample(symbols, n, kSampled, counts); }
 };
 
 // The tables of an array, made as its chunks are met. Tables stay where they are.
 class TableSet {
  public:
   TableSet() { tables_.reserve(kMaxTables); }
-  // The table to use (-1: make one) and its cost in units of 2^-28 bit.
+  // The table to use (-1: make one) and its cost.
   int estimate(const Sample&, int kind, int64_t* cost) const;
-  int add(const uint8_t* symbols, size_t n, int kind, int miss_bits);
+  int add(const uint8_t* symbols, size_t n, int kind);
   bool full() const { return tables_.size() >= kMaxTables; }
   const Table& operator[](int t) const { return tables_[t]; }
   void pack(std::string& head) const;
@@ -123,13 +125,23 @@ std::string parse_head(const uint8_t* data, size_t bytes, size_t coded_bytes, si
                        int layout, Head&);
 void append_record(const ChunkRecord&, int width, int layout, std::string& head);
 
-// A stream being read. Words up to `end` belong to it.
+// Memory that will be read next: a loop asks for 128 bytes of it in each step.
+struct Ahead {
+  const uint8_t* at = nullptr;
+  const uint8_t* end = nullptr;
+};
+
+// A stream being read. Words up to `end` belong to it; bytes up to `limit` may be touched.
 struct Stream {
   uint32_t states[kMaxLanes];
   int lanes;
   const uint8_t* at;
   const uint8_t* end;
+  const uint8_t* limit;
+  Ahead ahead;
 };
+
+constexpr int kTogether = 2;
 
 // Loops that exist once per instruction set. Arrays may lie anywhere; n counts elements.
 struct Loops {
@@ -138,23 +150,28 @@ struct Loops {
   // Window nibbles of m exponents into ceil(m / 2) pairs, and back.
   void (*to_nibbles)(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs);
   void (*from_nibbles)(const uint8_t* pairs, size_t m, uint8_t top, uint8_t* exponents);
-  // Replaces the symbols of frequency 0 by the table's stand-in.
+  // Replaces the symbols of frequency 0 by what is coded instead.
   void (*substitute)(const Table&, uint8_t* symbols, size_t n);
   // Positions at which two planes differ, ascending; their number (at most `limit`).
   size_t (*differences)(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at, size_t limit);
-  // Whole steps of 32 lanes: reads while 32 words are left before `limit`; the steps done.
-  size_t (*decode_steps)(Stream&, const uint8_t* limit, const Table&, uint8_t* out, size_t steps);
+  // Whole steps of 32 lanes of `count` streams at once (at most kTogether), symbols to out[k]:
+  // while a stream has 64 readable bytes before its limit. done[k] says how many were done.
+  void (*decode_steps)(Stream* const* streams, const Table* const* tables, uint8_t* const* out,
+                       int count, size_t steps, size_t* done);
+  // The same for exponent pairs of bf16 chunks, joined with their rests straight into out[k].
+  void (*decode_bf16)(Stream* const* streams, const Table* const* tables, const uint8_t* tops,
+                      const uint8_t* const* rests, uint8_t* const* out, int count, size_t steps,
+                      bool past_caches, size_t* done);
   // Whole steps of 32 lanes backwards from `symbols`, all coded by the table. Words go downwards
   // from `out`, 64 bytes below which may be overwritten; the new `out`.
   uint8_t* (*encode_steps)(uint32_t* states, const Table&, const uint8_t* symbols, size_t steps,
-                           uint8_t* out);
-  // Two bf16 chunks of n elements at once, n a multiple of 64: exponent pairs from `stream`,
-  // rests from `rests`, straight into `out`. `limit` as above. The steps done, of n / 64.
-  size_t (*decode_bf16)(Stream* const* streams, const uint8_t* const* limits,
-                        const Table* const* tables, const uint8_t* tops,
-                        const uint8_t* const* rests, uint8_t* const* out, int chunks,
-                        size_t steps);
+                           uint8_t* out, Ahead);
+  // Copies n bytes past the caches.
+  void (*copy_past_caches)(uint8_t* to, const uint8_t* from, size_t n);
 };
+
+// Results larger than this are written past the caches, which they would only flush.
+constexpr size_t kCacheBytes = size_t{8} << 20;
 
 const Loops& scalar_loops();
 const Loops& avx2_loops();
@@ -165,7 +182,7 @@ const Loops& loops_for(Isa);
 void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int chunk_log2, Isa,
             int threads, uint8_t* out, std::string& head, size_t& used);
 // Decodes chunks [first, last) to `out`; an error's text, or "".
-std::string decode(const Head&, const uint8_t* coded, size_t n, int width, int layout,
-                   size_t first, size_t last, Isa, int threads, uint8_t* out);
+std::string decode(const Head&, const uint8_t* coded, size_t coded_bytes, size_t n, int width,
+                   int layout, size_t first, size_t last, Isa, int threads, uint8_t* out);
 
 }  // namespace latentpack::planes

@@ -9,8 +9,12 @@
 namespace latentpack::planes {
 
 const Loops& avx2_loops() {
-  static const Loops loops = {split,       join,         to_nibbles,   from_nibbles, substitute,
-                              differences, scalar_loops().decode_steps, scalar_loops().encode_steps, nullptr};
+  const Loops& plain = scalar_loops();
+  static const Loops loops = {split,           join,
+                              to_nibbles,      from_nibbles,
+                              plain.substitute, plain.differences,
+                              plain.decode_steps, plain.decode_bf16,
+                              plain.encode_steps, plain.copy_past_caches};
   return loops;
 }
 

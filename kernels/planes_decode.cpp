@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "planes.h"
 #include "xxh3.h"
@@ -80,47 +81,227 @@ const char* read_chunk(Cursor& in, size_t n, int width, int layout, size_t table
   return nullptr;
 }
 
-// Decodes chunks one after another, or two at a time where that is faster.
+// Decodes a few chunks at once: while one waits for a table's entry, another goes on.
 class ChunkDecoder {
  public:
-  ChunkDecoder(const Head& head, const uint8_t* coded, int width, int layout, Isa isa, size_t m)
+  ChunkDecoder(const Head& head, const uint8_t* coded, size_t coded_bytes, int width, int layout,
+               Isa isa, size_t m, int together, bool past_caches)
       : head_(head), coded_(coded), width_(width), layout_(layout), isa_(isa),
-        loops_(loops_for(isa)), planes_(plane_count(layout, width)) {
-    for (int p = 0; p < planes_; ++p) buffers_[p] = make_buffer(m);
-    symbols_ = make_buffer(m);
+        loops_(loops_for(isa)), planes_(plane_count(layout, width)),
+        coded_end_(coded + coded_bytes), past_caches_(past_caches) {
+    for (int k = 0; k < together; ++k) {
+      for (int p = 0; p < planes_; ++p) parts_[k].buffers[p] = make_buffer(m);
+      parts_[k].symbols = make_buffer(m);
+    }
   }
 
-  const char* decode(const ChunkRecord& record, size_t n, uint8_t* out) {
+  // Decodes `count` chunks, at most kTogether, whose records follow each other; chunk k has
+  // sizes[k] elements and goes to out[k]. On an error `failed` is its number.
+  const char* decode(const ChunkRecord* records, const size_t* sizes, uint8_t* const* out,
+                     int count, Ahead ahead, int& failed) {
+    ahead_ = ahead;
+    for (int k = 0; k < count; ++k) {
+      failed = k;
+      Part& part = parts_[k];
+      if (const char* error = open(records[k], sizes[k], out[k], part)) return error;
+    }
+    for (int p = 0; p < planes_; ++p)
+      if (const char* error = decode_streams(p, count, failed)) return error;
+    for (int k = 0; k < count; ++k) {
+      failed = k;
+      if (const char* error = finish(parts_[k])) return error;
+    }
+    return nullptr;
+  }
+
+ private:
+  // A chunk on its way. `active` unless it needs no planes.
+  struct Part {
+    bool active, fused;
+    size_t n, m;
+    uint8_t* out;
+    const ChunkRecord* record;
+    const uint8_t* fixed[kMaxWidth];
+    const uint8_t* data[kMaxWidth];  // stream, then patches
+    const uint8_t* planes[kMaxWidth];
+    Buffer buffers[kMaxWidth], symbols;
+  };
+
+  const char* open(const ChunkRecord& record, size_t n, uint8_t* out, Part& part) {
+    part.active = record.form == kFormPlanes;
+    part.record = &record;
+    part.n = n;
+    part.m = plane_bytes(layout_, n);
+    part.out = out;
     if (record.form == kFormConst) {
       fill(record.value, n, out);
       return nullptr;
     }
     if (const char* error = check(record)) return error;
     const uint8_t* data = coded_ + record.start;
-    if (record.form == kFormRaw) {
+    if (!part.active) {
       std::memcpy(out, data, n * width_);
       return nullptr;
     }
-    const size_t m = plane_bytes(layout_, n);
-    const uint8_t* fixed[kMaxWidth];
     for (int p = 0; p < planes_; ++p) {
       const uint8_t mode = record.planes[p].mode;
-      fixed[p] = data;
-      data += padded(mode == kRaw ? m : mode == kWindow ? (m + 1) / 2 : 0);
+      part.fixed[p] = data;
+      data += padded(mode == kRaw ? part.m : mode == kWindow ? (part.m + 1) / 2 : 0);
     }
-    const uint8_t* planes[kMaxWidth];
     for (int p = 0; p < planes_; ++p) {
       const PlaneRecord& plane = record.planes[p];
-      planes[p] = plane.mode == kRaw ? fixed[p] : buffers_[p].get();
-      if (const char* error = decode_plane(plane, fixed[p], data, m, buffers_[p].get()))
-        return error;
+      part.data[p] = data;
+      part.planes[p] = plane.mode == kRaw ? part.fixed[p] : part.buffers[p].get();
       data += plane.size + size_t{3} * plane.patches;
     }
-    loops_.join(planes, n, width_, layout_, out);
+    part.fused = layout_ == kFloat && width_ == 2 && record.planes[0].mode == kPair &&
+                 record.planes[1].mode == kRaw && n % 64 == 0;
     return nullptr;
   }
 
- private:
+  // The streams of plane p of all parts, the long ones together.
+  const char* decode_streams(int p, int count, int& failed) {
+    Stream streams[kTogether];
+    int chosen[kTogether];
+    for (const bool fused : {true, false}) {
+      int together = 0;
+      for (int k = 0; k < count; ++k) {
+        Part& part = parts_[k];
+        failed = k;
+        if (!part.active || part.fused != fused) continue;
+        const PlaneRecord& plane = part.record->planes[p];
+        if (plane.mode != kBytes && plane.mode != kPair) continue;
+        if (!open_stream(part.data[p], plane.size, streams[together]))
+          return "a coded stream has an impossible head";
+        streams[together].limit = coded_end_;
+        if (together == 0) streams[together].ahead = std::exchange(ahead_, Ahead{});
+        chosen[together++] = k;
+      }
+      if (const char* error = decode_together(p, streams, chosen, together, fused, failed))
+        return error;
+    }
+    return nullptr;
+  }
+
+  // Lockstep as far as the shortest stream goes, then the others, then what steps left over.
+  const char* decode_together(int p, Stream* streams, const int* chosen, int together, bool fused,
+                              int& failed) {
+    size_t done[kTogether] = {};
+    bool stopped[kTogether];
+    for (int i = 0; i < together; ++i) {
+      const Table& table = head_.tables[parts_[chosen[i]].record->planes[p].table];
+      stopped[i] = streams[i].lanes != kMaxLanes || table.precision != kPrecision;
+    }
+    while (advance(p, streams, chosen, together, fused, done, stopped)) {
+    }
+    for (int i = 0; i < together; ++i) {
+      failed = chosen[i];
+      if (const char* error = end_stream(parts_[chosen[i]], p, streams[i], done[i], fused))
+        return error;
+    }
+    return nullptr;
+  }
+
+  // One call for all streams that have steps left; false if none has. `done` counts symbols.
+  bool advance(int p, Stream* streams, const int* chosen, int together, bool fused, size_t* done,
+               bool* stopped) {
+    Stream* going[kTogether];
+    const Table* tables[kTogether];
+    uint8_t *out[kTogether], tops[kTogether];
+    const uint8_t* rests[kTogether];
+    int which[kTogether], count = 0;
+    size_t steps = SIZE_MAX;
+    for (int i = 0; i < together; ++i) {
+      const Part& part = parts_[chosen[i]];
+      const size_t left = (symbol_count(part, p) - done[i]) / kMaxLanes;
+      if (stopped[i] || left == 0) continue;
+      const PlaneRecord& plane = part.record->planes[p];
+      going[count] = &streams[i];
+      tables[count] = &head_.tables[plane.table];
+      tops[count] = plane.top;
+      rests[count] = part.fixed[1] + 2 * done[i];
+      out[count] = fused ? part.out + 4 * done[i] : symbols_of(part, p) + done[i];
+      steps = std::min(steps, left);
+      which[count++] = i;
+    }
+    if (count == 0) return false;
+    size_t made[kTogether];
+    if (fused) loops_.decode_bf16(going, tables, tops, rests, out, count, steps, past_caches_, made);
+    else loops_.decode_steps(going, tables, out, count, steps, made);
+    for (int j = 0; j < count; ++j) {
+      done[which[j]] += kMaxLanes * made[j];
+      stopped[which[j]] = made[j] < steps;
+    }
+    return true;
+  }
+
+  size_t symbol_count(const Part& part, int p) const {
+    return part.record->planes[p].mode == kPair ? (part.m + 1) / 2 : part.m;
+  }
+  uint8_t* symbols_of(const Part& part, int p) const {
+    return part.record->planes[p].mode == kPair ? part.symbols.get() : part.buffers[p].get();
+  }
+
+  // The symbols that are left, one by one; then the plane is complete but for its patches.
+  const char* end_stream(Part& part, int p, Stream& stream, size_t done, bool fused) {
+    const PlaneRecord& plane = part.record->planes[p];
+    const Table& table = head_.tables[plane.table];
+    uint8_t* symbols = symbols_of(part, p);
+    const size_t first = done, count = symbol_count(part, p);
+    for (; done < count; ++done) {
+      uint32_t& x = stream.states[done % stream.lanes];
+      symbols[done] = decode_one(table, x);
+      if (x < kLower) {
+        if (stream.at >= stream.end) return "a coded stream ends before its last symbol";
+        x = x << 16 | load_word(stream.at);
+        stream.at += 2;
+      }
+    }
+    if (!ends_cleanly(stream)) return "a coded stream does not end cleanly";
+    uint8_t* exponents = part.buffers[p].get();
+    if (fused) {
+      const size_t left = 2 * (count - first);
+      loops_.from_nibbles(symbols + first, left, plane.top, exponents);
+      const uint8_t* planes[] = {exponents, part.fixed[1] + 2 * first};
+      loops_.join(planes, left, width_, layout_, part.out + 4 * first);
+    } else if (plane.mode == kPair) {
+      loops_.from_nibbles(symbols, part.m, plane.top, exponents);
+    }
+    return nullptr;
+  }
+
+  const char* finish(Part& part) {
+    if (!part.active) return nullptr;
+    for (int p = 0; p < planes_; ++p) {
+      const PlaneRecord& plane = part.record->planes[p];
+      uint8_t* out = part.buffers[p].get();
+      if (plane.mode == kConst) std::memset(out, plane.value, part.m);
+      if (plane.mode == kWindow) loops_.from_nibbles(part.fixed[p], part.m, plane.top, out);
+      const char* error = patch(part, part.data[p] + plane.size, plane.patches, out);
+      if (error) return error;
+    }
+    if (!part.fused) loops_.join(part.planes, part.n, width_, layout_, part.out);
+    return nullptr;
+  }
+
+  static const char* patch(const Part& part, const uint8_t* data, size_t count, uint8_t* out) {
+    int last = -1;
+    for (size_t i = 0; i < count; ++i) {
+      const int at = load_word(data + 2 * i);
+      if (at <= last || static_cast<size_t>(at) >= part.m) return "the patches are out of order";
+      const uint8_t value = data[2 * count + i];
+      if (part.fused) patch_bf16(part.out + 2 * at, value);
+      else out[at] = value;
+      last = at;
+    }
+    return nullptr;
+  }
+
+  static void patch_bf16(uint8_t* element, uint8_t exponent) {
+    const auto u = static_cast<uint16_t>((load_word(element) & 0x807F) | exponent << 7);
+    std::memcpy(element, &u, 2);
+  }
+
   const char* check(const ChunkRecord& record) const {
     const uint64_t hash = xxh3::hash64(coded_ + record.start, record.size, isa_);
     return static_cast<uint32_t>(hash) == record.checksum ? nullptr : "a chunk fails its checksum";
@@ -137,51 +318,6 @@ class ChunkDecoder {
       std::memcpy(out + have, out, more);
       have += more;
     }
-  }
-
-  const char* decode_plane(const PlaneRecord& plane, const uint8_t* fixed, const uint8_t* data,
-                           size_t m, uint8_t* out) {
-    if (plane.mode == kConst) std::memset(out, plane.value, m);
-    if (plane.mode == kWindow) loops_.from_nibbles(fixed, m, plane.top, out);
-    if (plane.mode == kBytes || plane.mode == kPair) {
-      const bool pair = plane.mode == kPair;
-      uint8_t* symbols = pair ? symbols_.get() : out;
-      const size_t count = pair ? (m + 1) / 2 : m;
-      const Table& table = head_.tables[plane.table];
-      if (const char* error = decode_stream(data, plane.size, table, symbols, count)) return error;
-      if (pair) loops_.from_nibbles(symbols, m, plane.top, out);
-    }
-    return patch(data + plane.size, plane.patches, m, out);
-  }
-
-  static const char* patch(const uint8_t* data, size_t count, size_t m, uint8_t* out) {
-    int last = -1;
-    for (size_t i = 0; i < count; ++i) {
-      const int at = load_word(data + 2 * i);
-      if (at <= last || static_cast<size_t>(at) >= m) return "the patches are out of order";
-      out[at] = data[2 * count + i];
-      last = at;
-    }
-    return nullptr;
-  }
-
-  const char* decode_stream(const uint8_t* data, size_t bytes, const Table& table, uint8_t* out,
-                            size_t count) const {
-    Stream stream;
-    if (!open_stream(data, bytes, stream)) return "a coded stream has an impossible head";
-    size_t done = 0;
-    if (stream.lanes == kMaxLanes && table.precision == kPrecision)
-      done = kMaxLanes * loops_.decode_steps(stream, stream.end, table, out, count / kMaxLanes);
-    for (; done < count; ++done) {
-      uint32_t& x = stream.states[done % stream.lanes];
-      out[done] = decode_one(table, x);
-      if (x < kLower) {
-        if (stream.at >= stream.end) return "a coded stream ends before its last symbol";
-        x = x << 16 | load_word(stream.at);
-        stream.at += 2;
-      }
-    }
-    return ends_cleanly(stream) ? nullptr : "a coded stream does not end cleanly";
   }
 
   static bool open_stream(const uint8_t* data, size_t bytes, Stream& stream) {
@@ -216,7 +352,10 @@ class ChunkDecoder {
   const Isa isa_;
   const Loops& loops_;
   const int planes_;
-  Buffer buffers_[kMaxWidth], symbols_;
+  const uint8_t* const coded_end_;
+  const bool past_caches_;
+  Ahead ahead_;
+  Part parts_[kTogether];
 };
 
 }  // namespace
@@ -257,32 +396,50 @@ std::string parse_head(const uint8_t* data, size_t bytes, size_t coded_bytes, si
   return "";
 }
 
-std::string decode(const Head& head, const uint8_t* coded, size_t n, int width, int layout,
-                   size_t first, size_t last, Isa isa, int threads, uint8_t* out) {
+std::string decode(const Head& head, const uint8_t* coded, size_t coded_bytes, size_t n, int width,
+                   int layout, size_t first, size_t last, Isa isa, int threads, uint8_t* out) {
   const size_t chunk = size_t{1} << head.chunk_log2;
+  const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, last - first));
+  const size_t group = std::clamp<size_t>((last - first) / workers, 1, kTogether);
+  const bool past_caches = (last - first) * chunk * width > kCacheBytes;
   std::atomic<size_t> next{first};
   std::mutex failing;
   std::string failure;
-  size_t failed = last;
+  size_t first_failed = last;
   const auto work = [&](ChunkDecoder& decoder) {
-    for (size_t c; (c = next.fetch_add(1)) < last;) {
-      uint8_t* to = out + (c - first) * chunk * width;
-      const char* error = decoder.decode(head.chunks[c], std::min(chunk, n - c * chunk), to);
+    for (size_t c; (c = next.fetch_add(group)) < last;) {
+      const int count = static_cast<int>(std::min(group, last - c));
+      size_t sizes[kTogether];
+      uint8_t* to[kTogether];
+      for (int k = 0; k < count; ++k) {
+        sizes[k] = std::min(chunk, n - (c + k) * chunk);
+        to[k] = out + (c + k - first) * chunk * width;
+      }
+      Ahead ahead;
+      if (c + group * workers < last) {
+        const ChunkRecord& later = head.chunks[c + group * workers];
+        ahead.at = coded + later.start;
+        ahead.end = std::min(ahead.at + group * later.size, coded + coded_bytes);
+      }
+      int k;
+      const char* error = decoder.decode(&head.chunks[c], sizes, to, count, ahead, k);
       if (!error) continue;
       std::lock_guard<std::mutex> lock(failing);
-      if (c < failed) failure = std::string(error) + " (chunk " + std::to_string(c) + ")";
-      failed = std::min(failed, c);
+      if (c + k < first_failed) {
+        first_failed = c + k;
+        failure = std::string(error) + " (chunk " + std::to_string(first_failed) + ")";
+      }
       next = last;
     }
   };
-  const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, last - first));
-  std::vector<ChunkDecoder> decoders;
-  decoders.reserve(workers);
+  std::vector<std::unique_ptr<ChunkDecoder>> decoders;
   for (size_t w = 0; w < workers; ++w)
-    decoders.emplace_back(head, coded, width, layout, isa, std::min(n, chunk));
+    decoders.push_back(std::make_unique<ChunkDecoder>(head, coded, coded_bytes, width, layout, isa,
+                                                      std::min(n, chunk),
+                                                      static_cast<int>(group), past_caches));
   std::vector<std::thread> others;
-  for (size_t w = 1; w < workers; ++w) others.emplace_back(work, std::ref(decoders[w]));
-  if (workers) work(decoders[0]);
+  for (size_t w = 1; w < workers; ++w) others.emplace_back(work, std::ref(*decoders[w]));
+  work(*decoders[0]);
   for (std::thread& other : others) other.join();
   return failure;
 }

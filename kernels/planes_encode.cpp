@@ -59,9 +59,8 @@ bool all_equal(const uint8_t* data, size_t bytes, size_t width) {
 }
 
 uint8_t choose_top(const uint8_t* exponents, size_t n, bool* outside) {
-  Histogram counts = {};
-  const bool all = n <= 4096;
-  count_symbols(exponents, n, all ? n : 64, all ? n : 1024, counts);
+  Histogram counts;
+  count_sample(exponents, n, 2048, counts);
   const uint32_t zero = counts[0];
   counts[0] = 0;
   uint32_t inside = 0, most = 0, total = zero;
@@ -78,14 +77,14 @@ uint8_t choose_top(const uint8_t* exponents, size_t n, bool* outside) {
   return static_cast<uint8_t>(top);
 }
 
-bool pays(int64_t cost, size_t m) { return cost * 100 < 99 * 8 * static_cast<int64_t>(m) * kBit; }
+bool pays(int64_t cost, size_t m) { return cost * 100 < 99 * 8 * static_cast<int64_t>(m) * kCostUnit; }
 
 bool promising(const uint8_t* plane, size_t m) {
-  Histogram glance = {};
-  count_symbols(plane, m, 16, 1024, glance);
+  Histogram glance;
+  count_sample(plane, m, 1024, glance);
   int64_t total = 0;
   for (const uint32_t count : glance) total += count;
-  return entropy(glance) * 10 < 74 * total * kBit;
+  return entropy(glance) * 10 < 74 * total * kCostUnit;
 }
 
 // Codes one chunk at a time; the buffers are made once.
@@ -100,13 +99,15 @@ class ChunkCoder {
       work.symbols = make_buffer(m);
       work.stream = make_buffer(kStreamHead + 2 * m);
     }
+    chunk_ = make_buffer(m * width);
     words_ = make_buffer(2 * m + kWordSlack);
     decoded_ = make_buffer(m);
     positions_ = std::unique_ptr<uint16_t[]>(new uint16_t[m / 3 + 1]);
   }
 
   // Everything that needs no table. False: the chunk is one value, or stored, and done.
-  bool look(const uint8_t* elements, size_t n, ChunkRecord& record) {
+  bool look(const uint8_t* elements, size_t n, Ahead ahead, ChunkRecord& record) {
+    ahead_ = ahead;
     elements_ = elements;
     n_ = n;
     m_ = plane_bytes(layout_, n);
@@ -148,9 +149,9 @@ class ChunkCoder {
     for (int p = 0; p < planes_; ++p) record.planes[p] = works_[p].record;
   }
 
-  // Writes the chunk and the zeros up to record.size, and takes the checksum.
-  void write(uint8_t* out, ChunkRecord& record) const {
-    uint8_t* at = out;
+  // Puts the chunk together with zeros up to record.size, and takes the checksum. Returns it.
+  const uint8_t* assemble(ChunkRecord& record) {
+    uint8_t* at = chunk_.get();
     const auto append = [&at](const uint8_t* data, size_t bytes, size_t room) {
       std::memcpy(at, data, bytes);
       std::memset(at + bytes, 0, room - bytes);
@@ -162,14 +163,14 @@ class ChunkCoder {
       for (const PlaneWork& work : works_) {
         const size_t bytes = work.fixed_bytes(m_);
         const bool window = work.record.mode == kWindow;
-        const uint8_t* data = window ? work.symbols.get() : work.plane.get();
-        append(data, bytes, padded(bytes));
+        append(window ? work.symbols.get() : work.plane.get(), bytes, padded(bytes));
       }
       for (const PlaneWork& work : works_)
         append(work.stream.get(), work.stream_bytes, work.stream_bytes);
-      std::memset(at, 0, record.size - static_cast<size_t>(at - out));
+      append(at, 0, record.size - static_cast<size_t>(at - chunk_.get()));
     }
-    record.checksum = static_cast<uint32_t>(xxh3::hash64(out, record.size, isa_));
+    record.checksum = static_cast<uint32_t>(xxh3::hash64(chunk_.get(), record.size, isa_));
+    return chunk_.get();
   }
 
  private:
@@ -187,7 +188,7 @@ class ChunkCoder {
       work.symbol_count = (m_ + 1) / 2;
       loops_.to_nibbles(work.plane.get(), m_, work.record.top, work.symbols.get());
       work.sample.take(work.symbols.get(), work.symbol_count);
-    } else if (p == 0 || m_ <= 8192 || promising(work.plane.get(), m_)) {
+    } else if (p == 0 || m_ <= kSampled || promising(work.plane.get(), m_)) {
       prepare_bytes(work);
     }
   }
@@ -204,8 +205,7 @@ class ChunkCoder {
     int t = tables.estimate(work.sample, kind, &cost);
     if ((t < 0 && tables.full()) || !pays(cost, m_)) return false;
     if (t < 0)
-      t = tables.add(work.symbols.get(), work.symbol_count, kind,
-                     work.record.mode == kPair ? 2 * kPatchBits : kPatchBits);
+      t = tables.add(work.symbols.get(), work.symbol_count, kind);
     work.record.table = static_cast<uint8_t>(t);
     work.table = &tables[t];
     return true;
@@ -258,7 +258,8 @@ class ChunkCoder {
     uint8_t* out = end;
     const size_t whole = lanes == 32 ? n / 32 * 32 : 0;
     for (size_t i = n; i-- > whole;) out = encode_one(states[i % lanes], table, symbols[i], out);
-    out = loops_.encode_steps(states, table, symbols + whole, whole / 32, out);
+    out = loops_.encode_steps(states, table, symbols + whole, whole / 32, out, ahead_);
+    ahead_ = Ahead{};
     uint8_t* to = work.stream.get();
     *to++ = lanes == 32 ? 5 : lanes == 4 ? 2 : 0;
     std::memcpy(to, states, 4 * lanes);
@@ -284,7 +285,8 @@ class ChunkCoder {
   const Loops& loops_;
   const int planes_;
   std::vector<PlaneWork> works_;
-  Buffer words_, decoded_;
+  Buffer chunk_, words_, decoded_;
+  Ahead ahead_;
   std::unique_ptr<uint16_t[]> positions_;
   const uint8_t* elements_ = nullptr;
   size_t n_ = 0, m_ = 0;
@@ -323,25 +325,36 @@ void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int
   Turn choosing, placing;
   size_t end = 0;
   std::atomic<size_t> next{0};
+  const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, count));
+  const bool past_caches = n * width > kCacheBytes;
+  const Loops& loops = loops_for(isa);
   const auto work = [&](ChunkCoder& coder) {
     for (size_t c; (c = next.fetch_add(1)) < count;) {
       ChunkRecord& record = records[c];
-      const size_t elements = std::min(chunk, n - c * chunk);
-      const bool coded = coder.look(data + c * chunk * width, elements, record);
+      const uint8_t* elements = data + c * chunk * width;
+      const size_t size = std::min(chunk, n - c * chunk);
+      Ahead ahead;
+      if (c + workers < count - 1) {
+        ahead.at = elements + workers * chunk * width;
+        ahead.end = ahead.at + chunk * width;
+      }
+      const bool coded = coder.look(elements, size, ahead, record);
       choosing.wait(c);
       if (coded) coder.choose_tables(tables);
       choosing.pass();
       if (coded) coder.code(record);
-      placing.wait(c);
       if (c + 1 < count) record.size = padded(record.size);
+      const uint8_t* bytes = record.form == kFormConst ? nullptr : coder.assemble(record);
+      placing.wait(c);
       record.start = end;
       end += record.size;
       placing.pass();
-      if (record.form != kFormConst) coder.write(out + record.start, record);
+      if (!bytes) continue;
+      if (past_caches) loops.copy_past_caches(out + record.start, bytes, record.size);
+      else std::memcpy(out + record.start, bytes, record.size);
     }
   };
   std::vector<ChunkCoder> coders;
-  const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, count));
   coders.reserve(workers);
   for (size_t w = 0; w < workers; ++w)
     coders.emplace_back(width, layout, speed, isa, std::min(n, chunk));

@@ -161,26 +161,10 @@ PLANES_TARGET void from_nibbles(const uint8_t* pairs, size_t m, uint8_t top, uin
   if (m % 2) exponents[m - 1] = exponent_of(pairs[m / 2] & 15, top);
 }
 
-PLANES_TARGET void substitute(const Table& table, uint8_t* symbols, size_t n) {
-  const auto is_rare = [&](uint8_t s) {
-    return table.rare[(s & 15) | (s >> 3 & 16)] >> (s >> 4 & 7) & 1;
-  };
-  for (size_t i = 0; i < n; ++i)
-    if (is_rare(symbols[i])) symbols[i] = table.stand_in;
-}
-
-PLANES_TARGET size_t differences(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at,
-                                 size_t limit) {
-  size_t found = 0;
-  for (size_t start = 0; start < m; start += 64) {
-    const size_t end = std::min(m, start + 64);
-    if (std::memcmp(a + start, b + start, end - start) == 0) continue;
-    for (size_t i = start; i < end && found < limit; ++i) {
-      at[found] = static_cast<uint16_t>(i);
-      found += a[i] != b[i];
-    }
-  }
-  return found;
+// Exponents of the window's nibbles, as they stand in a bf16.
+inline void window_table(uint8_t top, uint16_t* shifted) {
+  for (unsigned nibble = 0; nibble < 16; ++nibble)
+    shifted[nibble] = static_cast<uint16_t>(exponent_of(nibble, top) << 7);
 }
 
 }  // namespace

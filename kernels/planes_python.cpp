@@ -138,9 +138,9 @@ PyObject* planes_decode(PyObject*, PyObject* args) {
   if (out.size() != (end - begin) * parsed->width) return failed("out has not the chunks' size");
   std::string error;
   if (!unlocked([&] {
-        error = planes::decode(head, coded.data(), parsed->n, parsed->width, parsed->layout,
-                               static_cast<size_t>(first), static_cast<size_t>(last),
-                               chosen(backend), threads, out.data());
+        error = planes::decode(head, coded.data(), coded.size(), parsed->n, parsed->width,
+                               parsed->layout, static_cast<size_t>(first),
+                               static_cast<size_t>(last), chosen(backend), threads, out.data());
       }))
     return nullptr;
   return PyUnicode_FromStringAndSize(error.data(), static_cast<Py_ssize_t>(error.size()));

@@ -78,6 +78,7 @@ from .planes_head_ref import (
 )
 from .planes_tables_ref import (
     BIT,
+    SAMPLED,
     Table,
     TableSet,
     decode_stream,
@@ -85,12 +86,12 @@ from .planes_tables_ref import (
     entropy,
     histogram,
     pack_table,
+    sampled,
 )
 
 Bytes = npt.NDArray[np.uint8]
 
 FAST, TIGHT, STORED = 0, 1, 2
-PATCH_BITS = 24
 
 
 def split(chunk: Bytes, layout: int) -> list[Bytes]:
@@ -146,11 +147,10 @@ def patches(plane: Bytes, decoded: Bytes) -> tuple[int, bytes]:
 def choose_top(exponents: Bytes) -> tuple[int, bool]:
     """The window's top, and whether over 1/64 of the sampled exponents lies outside.
 
-    Of more than 4096 exponents the first 64 of every 1024 are sampled. The window is `top` - 14
-    to `top`, and exponent 0; the top that holds the most is taken, the lowest of equals.
+    At most 2048 exponents are sampled. The window is `top` - 14 to `top`, and exponent 0; the
+    top that holds the most is taken, the lowest of equals.
     """
-    n = len(exponents)
-    sample = exponents if n <= 4096 else exponents[np.arange(n) % 1024 < 64]
+    sample, _ = sampled(exponents, 2048)
     counts = np.bincount(sample, minlength=256)
     zero, counts[0] = int(counts[0]), 0
     ends = np.concatenate([[0], np.cumsum(counts)])
@@ -191,10 +191,10 @@ def code_pairs(plane: Bytes, tables: TableSet) -> Coded:
     if outside or (t is None and tables.full) or not _pays(cost, m):
         return code_bytes(plane, 0, tables)
     if t is None:
-        t = tables.add(symbols, 1, 2 * PATCH_BITS)
-    table = tables.tables[t]
-    symbols = table.substitute(symbols)
-    stream = encode_stream(symbols, table)
+        t = tables.add(symbols, 1)
+    coding = tables.codings[t]
+    symbols = coding.instead[symbols]
+    stream = encode_stream(symbols, coding.table)
     count, tail = patches(plane, from_nibbles(symbols, m, top))
     if len(stream) + len(tail) >= m:
         return Coded(bytes([RAW]), plane.tobytes())
@@ -205,16 +205,16 @@ def code_bytes(plane: Bytes, p: int, tables: TableSet) -> Coded:
     """Mode BYTES, or RAW where that does not pay. Only plane 0 is expected to."""
     m = len(plane)
     raw = Coded(bytes([RAW]), plane.tobytes())
-    if p > 0 and m > 8192 and not _promising(plane):
+    if p > 0 and m > SAMPLED and not _promising(plane):
         return raw
     t, cost = tables.estimate(histogram(plane), 2 * p)
     if (t is None and tables.full) or not _pays(cost, m):
         return raw
     if t is None:
-        t = tables.add(plane, 2 * p, PATCH_BITS)
-    table = tables.tables[t]
-    symbols = table.substitute(plane)
-    stream = encode_stream(symbols, table)
+        t = tables.add(plane, 2 * p)
+    coding = tables.codings[t]
+    symbols = coding.instead[plane]
+    stream = encode_stream(symbols, coding.table)
     count, tail = patches(plane, symbols)
     if len(stream) + len(tail) >= m:
         return raw
@@ -231,8 +231,8 @@ def _pays(cost: int, m: int) -> bool:
 
 
 def _promising(plane: Bytes) -> bool:
-    """A glance at the first 16 of every 1024 bytes: is their entropy below 7.4 bits?"""
-    glance = np.bincount(plane[np.arange(len(plane)) % 1024 < 16], minlength=256)
+    """A glance at up to 1024 bytes: is their entropy below 7.4 bits?"""
+    glance = np.bincount(sampled(plane, 1024)[0], minlength=256)
     return entropy(glance.astype(np.int64)) * 10 < 74 * int(glance.sum()) * BIT
 
 
@@ -290,8 +290,8 @@ def encode(
         check = b"" if form[0] == FORM_CONST else checksum(body).to_bytes(4, "little")
         records.append(form + check + rest)
         pieces.append(body)
-    stored = b"".join(pack_table(table) for table in tables.tables)
-    head = bytes([chunk_log2, len(tables.tables)]) + stored + b"".join(records)
+    stored = b"".join(pack_table(coding.table) for coding in tables.codings)
+    head = bytes([chunk_log2, len(tables.codings)]) + stored + b"".join(records)
     return head, b"".join(pieces)
 
 

@@ -5,21 +5,42 @@
 namespace latentpack::planes {
 namespace {
 
-size_t decode_steps(Stream& stream, const uint8_t* limit, const Table& table, uint8_t* out,
-                    size_t steps) {
+void substitute(const Table& table, uint8_t* symbols, size_t n) {
+  for (size_t i = 0; i < n; ++i)
+    symbols[i] = table.instead[symbols[i]];
+}
+
+size_t differences(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at,
+                                 size_t limit) {
+  size_t found = 0;
+  for (size_t start = 0; start < m; start += 64) {
+    const size_t end = std::min(m, start + 64);
+    if (std::memcmp(a + start, b + start, end - start) == 0) continue;
+    for (size_t i = start; i < end && found < limit; ++i) {
+      at[found] = static_cast<uint16_t>(i);
+      found += a[i] != b[i];
+    }
+  }
+  return found;
+}
+
+
+// Steps of one stream; `emit` takes the number of a symbol in the step, and the symbol.
+template <typename Emit>
+size_t steps_of(Stream& stream, const Table& table, size_t steps, const Emit& emit) {
   const uint32_t* slots = table.slots.data();
-  uint32_t x[32];
+  uint32_t x[kMaxLanes];
   std::memcpy(x, stream.states, sizeof x);
   const uint8_t* at = stream.at;
   size_t done = 0;
-  for (; done < steps && limit - at >= 64; ++done, out += 32) {
-    for (int j = 0; j < 32; ++j) {
+  for (; done < steps && stream.limit - at >= 64; ++done) {
+    for (int j = 0; j < kMaxLanes; ++j) {
       const uint32_t e = slots[x[j] & 0xFFF];
       const uint32_t y = (e & 0xFFF) * (x[j] >> 12) + (e >> 12 & 0xFFF);
       const bool low = y < kLower;
       x[j] = low ? y << 16 | load_word(at) : y;
       at += low ? 2 : 0;
-      out[j] = static_cast<uint8_t>(e >> 24);
+      emit(kMaxLanes * done + j, e >> 24);
     }
   }
   std::memcpy(stream.states, x, sizeof x);
@@ -27,8 +48,36 @@ size_t decode_steps(Stream& stream, const uint8_t* limit, const Table& table, ui
   return done;
 }
 
+void decode_steps(Stream* const* streams, const Table* const* tables, uint8_t* const* out,
+                  int count, size_t steps, size_t* done) {
+  for (int k = 0; k < count; ++k) {
+    uint8_t* to = out[k];
+    const auto emit = [to](size_t i, uint32_t symbol) { to[i] = static_cast<uint8_t>(symbol); };
+    done[k] = steps_of(*streams[k], *tables[k], steps, emit);
+  }
+}
+
+void decode_bf16(Stream* const* streams, const Table* const* tables, const uint8_t* tops,
+                 const uint8_t* const* rests, uint8_t* const* out, int count, size_t steps,
+                 bool, size_t* done) {
+  for (int k = 0; k < count; ++k) {
+    uint16_t shifted[16];
+    window_table(tops[k], shifted);
+    const uint8_t* r = rests[k];
+    uint8_t* to = out[k];
+    const auto emit = [&](size_t i, uint32_t symbol) {
+      const uint32_t a = r[2 * i], b = r[2 * i + 1];
+      const uint32_t low = (a << 8 & 0x8000) | (a & 0x7F) | shifted[symbol & 15];
+      const uint32_t high = (b << 8 & 0x8000) | (b & 0x7F) | shifted[symbol >> 4];
+      const uint32_t both = low | high << 16;
+      std::memcpy(to + 4 * i, &both, 4);
+    };
+    done[k] = steps_of(*streams[k], *tables[k], steps, emit);
+  }
+}
+
 uint8_t* encode_steps(uint32_t* states, const Table& table, const uint8_t* symbols, size_t steps,
-                      uint8_t* out) {
+                      uint8_t* out, Ahead) {
   uint32_t x[32];
   std::memcpy(x, states, sizeof x);
   for (; steps > 0; --steps) {
@@ -48,11 +97,14 @@ uint8_t* encode_steps(uint32_t* states, const Table& table, const uint8_t* symbo
   return out;
 }
 
+void copy_past_caches(uint8_t* to, const uint8_t* from, size_t n) { std::memcpy(to, from, n); }
+
 }  // namespace
 
 const Loops& scalar_loops() {
   static const Loops loops = {split,       join,         to_nibbles,   from_nibbles, substitute,
-                              differences, decode_steps, encode_steps, nullptr};
+                              differences, decode_steps, decode_bf16,
+                              encode_steps, copy_past_caches};
   return loops;
 }
 

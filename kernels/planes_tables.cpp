@@ -10,7 +10,6 @@ namespace {
 
 constexpr int64_t kTableBits = 128, kSymbolBits = 10;
 constexpr int kMaxOrder = 11;
-constexpr size_t kAllSampled = 8192;
 
 int bit_length(uint64_t v) {
   int bits = 0;
@@ -87,17 +86,30 @@ void Table::set_cums() {
   }
 }
 
-void Table::prepare_encoder(int miss_bits) {
+void Table::prepare_encoder(bool pairs) {
   set_cums();
-  stand_in = static_cast<uint8_t>(std::max_element(freq, freq + 256) - freq);
   const int64_t* log = log2_table(kPrecision);
-  const int64_t whole = int64_t{precision} << kLogBits;
-  const int64_t missing = whole - log[freq[stand_in]] + miss_bits * kBit;
   std::fill(rare, rare + 32, uint8_t{0});
   for (int s = 0; s < 256; ++s) {
-    if (!freq[s]) rare[(s & 15) | (s >> 3 & 16)] |= static_cast<uint8_t>(1 << (s >> 4 & 7));
     reciprocal[s] = freq[s] ? latentpack::reciprocal(freq[s]) : 0;
-    cost[s] = freq[s] ? whole - log[freq[s]] : missing;
+    instead[s] = static_cast<uint8_t>(s);
+    cost[s] = static_cast<int16_t>(((int64_t{kPrecision} << kLogBits) - log[freq[s]]) >>
+                                   (kLogBits - kCostBits));
+  }
+  for (int s = 0; s < 256; ++s) {
+    if (freq[s]) continue;
+    rare[(s & 15) | (s >> 3 & 16)] |= static_cast<uint8_t>(1 << (s >> 4 & 7));
+    int least = 1 << 30;
+    for (int t = 0; t < 256; ++t) {
+      if (!freq[t]) continue;
+      const int patches = pairs ? (((s ^ t) & 15) != 0) + ((s ^ t) >> 4 != 0) : 1;
+      const int sum = cost[t] + patches * kPatchBits * kCostUnit;
+      if (sum < least) {
+        least = sum;
+        instead[s] = static_cast<uint8_t>(t);
+      }
+    }
+    cost[s] = static_cast<int16_t>(least);
   }
 }
 
@@ -113,6 +125,9 @@ void Table::prepare_decoder() {
     }
 }
 
+namespace {
+
+// Adds the counts of the first `taken` of every `period` symbols.
 void count_symbols(const uint8_t* symbols, size_t n, size_t taken, size_t period,
                    Histogram counts) {
   // Four tables: equal neighbours would wait for each other's increments in one.
@@ -124,7 +139,16 @@ void count_symbols(const uint8_t* symbols, size_t n, size_t taken, size_t period
       for (size_t j = 0; j < 4; ++j) ++part[j][symbols[i + j]];
     for (; i < end; ++i) ++part[0][symbols[i]];
   }
-  for (int s = 0; s < 256; ++s) counts[s] += part[0][s] + part[1][s] + part[2][s] + part[3][s];
+  for (int s = 0; s < 256; ++s) counts[s] = part[0][s] + part[1][s] + part[2][s] + part[3][s];
+}
+
+}  // namespace
+
+int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram counts) {
+  int j = 0;
+  while (n > limit << j) ++j;
+  count_symbols(symbols, n, 32, size_t{32} << j, counts);
+  return 1 << j;
 }
 
 int64_t entropy(const Histogram counts) {
@@ -135,32 +159,29 @@ int64_t entropy(const Histogram counts) {
     total += counts[s];
     own += counts[s] * log2_any(counts[s]);
   }
-  return total ? static_cast<int64_t>(total) * log2_any(total) - own : 0;
-}
-
-void Sample::take(const uint8_t* symbols, size_t n) {
-  const bool all = n <= kAllSampled;
-  std::memset(counts, 0, sizeof counts);
-  count_symbols(symbols, n, all ? n : 32, all ? n : 128, counts);
-  weight = all ? 1 : 4;
+  if (!total) return 0;
+  return (static_cast<int64_t>(total) * log2_any(total) - own) >> (kLogBits - kCostBits);
 }
 
 int TableSet::estimate(const Sample& sample, int kind, int64_t* cost) const {
-  const uint32_t* counts = sample.counts;
+  int16_t counts[256];
+  std::copy(sample.counts, sample.counts + 256, counts);
   int best = -1;
   int64_t least = 0;
   for (size_t t = 0; t < tables_.size(); ++t) {
     if (kinds_[t] != kind) continue;
-    int64_t sum = 0;
+    int32_t sum = 0;  // 4096 symbols of less than 2^15 units
     for (int s = 0; s < 256; ++s) sum += counts[s] * tables_[t].cost[s];
-    sum *= sample.weight;
     if (best < 0 || sum < least) {
       best = static_cast<int>(t);
       least = sum;
     }
   }
-  const int64_t present = 256 - std::count(counts, counts + 256, 0u);
-  const int64_t fresh = entropy(counts) * sample.weight + (kTableBits + kSymbolBits * present) * kBit;
+  least *= sample.weight;
+  const int64_t present = 256 - std::count(counts, counts + 256, int16_t{0});
+  const int64_t flattery = sample.weight > 1 ? sample.weight : 0;
+  const int64_t extra = kTableBits + (kSymbolBits + flattery) * present;
+  const int64_t fresh = entropy(sample.counts) * sample.weight + extra * kCostUnit;
   if (best >= 0 && (full() || least <= fresh)) {
     *cost = least;
     return best;
@@ -169,13 +190,13 @@ int TableSet::estimate(const Sample& sample, int kind, int64_t* cost) const {
   return -1;
 }
 
-int TableSet::add(const uint8_t* symbols, size_t n, int kind, int miss_bits) {
-  Histogram counts = {};
+int TableSet::add(const uint8_t* symbols, size_t n, int kind) {
+  Histogram counts;
   count_symbols(symbols, n, n, n, counts);
   const int t = static_cast<int>(tables_.size());
   tables_.emplace_back();
   normalise(counts, 256, kPrecision, tables_[t].freq);
-  tables_[t].prepare_encoder(miss_bits);
+  tables_[t].prepare_encoder(kind % 2 == 1);
   kinds_[t] = kind;
   return t;
 }

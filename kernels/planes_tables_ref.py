@@ -1,7 +1,8 @@
 """Tables of the plane coder: costs in integers, choice of a table, stored form, coded streams.
 
-A table is 256 frequencies that add to 2**P; a symbol of frequency 0 is stored as the table's
-`stand_in` and patched after decoding. LOG is `rans_ref.log2_table`, in units of 2**-28 bit.
+A table is 256 frequencies that add to 2**P; a symbol of frequency 0 is coded as another one and
+patched after decoding. LOG is `rans_ref.log2_table`, in units of 2**-28 bit; costs are rounded
+down to units of 2**-9 bit, so that 4096 of them add up in 32 bits.
 
 Stored form of a table
     =================  ====  ===========================================================
@@ -34,7 +35,11 @@ PRECISION = 12
 MAX_PRECISION = 15
 MAX_ORDER = 11
 LOG = log2_table((1 << 12) + 1)
-BIT = 1 << LOG_BITS
+COST_BITS = 9
+BIT = 1 << COST_BITS
+PATCH_BITS = 24
+# Symbols that are counted to choose a table.
+SAMPLED = 4096
 # A new table is expected to take this many bits, and so many for each symbol in it.
 TABLE_BITS, SYMBOL_BITS = 128, 10
 # Symbols needed for 32 and for 4 lanes: 4 bytes a lane stay below about 10 % of the payload.
@@ -48,12 +53,21 @@ class Sample(NamedTuple):
     weight: int
 
 
-def histogram(symbols: Bytes, exact: bool = False) -> Sample:
-    """Count all of up to 8192 symbols; of more, the first 32 of every 128 unless exact."""
-    if len(symbols) <= 8192 or exact:
-        return Sample(np.bincount(symbols, minlength=256).astype(np.int64), 1)
-    taken = symbols[np.arange(len(symbols)) % 128 < 32]
-    return Sample(np.bincount(taken, minlength=256).astype(np.int64), 4)
+def sampled(symbols: Bytes, limit: int) -> tuple[Bytes, int]:
+    """At most `limit` of the symbols, and for how many each stands.
+
+    With the smallest j for which count <= limit << j: the first 32 of every 32 << j.
+    """
+    j = 0
+    while len(symbols) > limit << j:
+        j += 1
+    return symbols[np.arange(len(symbols)) % (32 << j) < 32], 1 << j
+
+
+def histogram(symbols: Bytes) -> Sample:
+    """Counts of a sample of the symbols."""
+    taken, weight = sampled(symbols, SAMPLED)
+    return Sample(np.bincount(taken, minlength=256).astype(np.int64), weight)
 
 
 def log2_any(value: int) -> int:
@@ -63,35 +77,48 @@ def log2_any(value: int) -> int:
 
 
 def entropy(counts: Counts) -> int:
-    """Bits that these counts cost with their own frequencies, in units of 2**-28."""
+    """Bits that these counts cost with their own frequencies, in units of 2**-9."""
     total = int(counts.sum())
     own = sum(int(c) * log2_any(int(c)) for c in counts if c)
-    return total * log2_any(total) - own if total else 0
+    return (total * log2_any(total) - own) >> (LOG_BITS - COST_BITS) if total else 0
 
 
 class Table:
-    """A table: frequencies, and what each symbol costs with it.
+    """A table of 256 frequencies.
 
     Attributes:
         freqs: int64 [256], adding to 2**precision.
         precision: bits of a probability.
-        stand_in: the symbol of the largest frequency, the lowest of equals.
-        costs: int64 [256], units of 2**-28 bit; a symbol of frequency 0 costs the stand-in's
-            bits and `miss_bits` more.
     """
 
-    def __init__(self, freqs: npt.ArrayLike, precision: int, miss_bits: int) -> None:
+    def __init__(self, freqs: npt.ArrayLike, precision: int) -> None:
         self.freqs = np.asarray(freqs).astype(np.int64)
         self.precision = precision
-        self.stand_in = int(np.argmax(self.freqs))
-        if precision == PRECISION:
-            costs = (PRECISION << LOG_BITS) - LOG[self.freqs]
-            missing = int(costs[self.stand_in]) + miss_bits * BIT
-            self.costs = np.where(self.freqs > 0, costs, missing)
 
-    def substitute(self, symbols: Bytes) -> Bytes:
-        """The symbols that are coded: those of frequency 0 become the stand-in."""
-        return np.where(self.freqs[symbols] > 0, symbols, np.uint8(self.stand_in)).astype(np.uint8)
+
+class Coding:
+    """A table as the encoder uses it, for pairs of nibbles or for bytes.
+
+    Attributes:
+        table: the table, of 12 bits.
+        instead: uint8 [256], the symbol that is coded: itself if its frequency is not 0, else
+            the one that costs least with 24 bits for each patch, the lowest of equals. A pair
+            needs a patch for each nibble that differs, a byte one.
+        costs: int64 [256], bits of each symbol with its patches, in units of 2**-9.
+    """
+
+    def __init__(self, table: Table, pairs: bool) -> None:
+        self.table = table
+        own = ((PRECISION << LOG_BITS) - LOG[table.freqs]) >> (LOG_BITS - COST_BITS)
+        self.instead = np.arange(256, dtype=np.uint8)
+        self.costs = own.copy()
+        coded = np.flatnonzero(table.freqs)
+        for s in np.flatnonzero(table.freqs == 0):
+            differ = [(coded ^ s) & 15 > 0, (coded ^ s) >> 4 > 0]
+            patches = np.sum(differ, axis=0) if pairs else 1
+            costs = own[coded] + patches * PATCH_BITS * BIT
+            self.instead[s] = coded[np.argmin(costs)]
+            self.costs[s] = costs.min()
 
 
 class TableSet:
@@ -101,39 +128,40 @@ class TableSet:
     """
 
     def __init__(self) -> None:
-        self.tables: list[Table] = []
+        self.codings: list[Coding] = []
         self._kinds: list[int] = []
 
     def estimate(self, sample: Sample, kind: int) -> tuple[int | None, int]:
-        """The table to use (None: make one) and the bits it costs, in units of 2**-28.
+        """The table to use (None: make one) and the bits it costs, in units of 2**-9.
 
-        A table is used again unless a new one saves more than it takes to store.
+        A table is used again unless a new one saves more than it takes to store and than the
+        entropy of a sample flatters it, about a bit for each symbol sampled.
         """
         counts, weight = sample
         reuse = [
-            (int(np.dot(counts, table.costs)) * weight, t)
-            for t, table in enumerate(self.tables)
+            (int(np.dot(counts, coding.costs)) * weight, t)
+            for t, coding in enumerate(self.codings)
             if self._kinds[t] == kind
         ]
         present = int(np.count_nonzero(counts))
-        fresh = entropy(counts) * weight + (TABLE_BITS + SYMBOL_BITS * present) * BIT
-        full = len(self.tables) >= MAX_TABLES
-        if reuse and (full or min(reuse)[0] <= fresh):
+        extra = TABLE_BITS + (SYMBOL_BITS + (weight if weight > 1 else 0)) * present
+        fresh = entropy(counts) * weight + extra * BIT
+        if reuse and (self.full or min(reuse)[0] <= fresh):
             cost, t = min(reuse)
             return t, cost
         return None, fresh
 
-    def add(self, symbols: Bytes, kind: int, miss_bits: int) -> int:
+    def add(self, symbols: Bytes, kind: int) -> int:
         """Make a table from all counts of these symbols; its number."""
-        freqs = normalise(histogram(symbols, exact=True).counts, PRECISION)
-        self.tables.append(Table(freqs, PRECISION, miss_bits))
+        freqs = normalise(np.bincount(symbols, minlength=256), PRECISION)
+        self.codings.append(Coding(Table(freqs, PRECISION), kind % 2 == 1))
         self._kinds.append(kind)
-        return len(self.tables) - 1
+        return len(self.codings) - 1
 
     @property
     def full(self) -> bool:
         """Whether no table can be added."""
-        return len(self.tables) >= MAX_TABLES
+        return len(self.codings) >= MAX_TABLES
 
 
 def pack_table(table: Table) -> bytes:
@@ -185,7 +213,7 @@ def unpack_table(data: bytes, at: int) -> tuple[Table, int]:
         raise BitstreamError(
             f"a table's frequencies add to {freqs.sum()}, expected 2**{precision} from two or more"
         )
-    return Table(freqs, precision, 0), at + 3 + (bit + 7) // 8
+    return Table(freqs, precision), at + 3 + (bit + 7) // 8
 
 
 def choose_lanes(count: int) -> int:

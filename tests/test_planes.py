@@ -190,7 +190,7 @@ def test_tables_survive_packing():
             s = rng.choice(np.flatnonzero(freqs))
             freqs[s] += min(4096 - freqs.sum(), rng.integers(1, 300))
         if freqs.max() < 4096:
-            data = b"x" + pack_table(Table(freqs, 12, 24))
+            data = b"x" + pack_table(Table(freqs, 12))
             table, end = unpack_table(data, 1)
             assert end == len(data)
             assert np.array_equal(table.freqs, freqs)
