@@ -147,8 +147,9 @@ constexpr int kTogether = 2;
 struct Loops {
   void (*split)(const uint8_t* elements, size_t n, int width, int layout, uint8_t* const* planes);
   void (*join)(const uint8_t* const* planes, size_t n, int width, int layout, uint8_t* elements);
-  // Window nibbles of m exponents into ceil(m / 2) pairs, and back.
-  void (*to_nibbles)(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs);
+  // Window nibbles of m exponents into ceil(m / 2) pairs, and back. The first says how many
+  // exponents lie outside the window.
+  size_t (*to_nibbles)(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs);
   void (*from_nibbles)(const uint8_t* pairs, size_t m, uint8_t top, uint8_t* exponents);
   // Replaces the symbols of frequency 0 by what is coded instead.
   void (*substitute)(const Table&, uint8_t* symbols, size_t n);

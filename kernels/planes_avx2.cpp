@@ -11,7 +11,7 @@ namespace latentpack::planes {
 const Loops& avx2_loops() {
   const Loops& plain = scalar_loops();
   static const Loops loops = {split,           join,
-                              to_nibbles,      from_nibbles,
+                              plain.to_nibbles, from_nibbles,
                               plain.substitute, plain.differences,
                               plain.decode_steps, plain.decode_bf16,
                               plain.encode_steps, plain.copy_past_caches};

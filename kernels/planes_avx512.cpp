@@ -249,6 +249,25 @@ PLANES_TARGET uint8_t* encode_steps(uint32_t* states, const Table& table, const 
   return out;
 }
 
+PLANES_TARGET size_t to_nibbles(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs) {
+  const __m512i tops = _mm512_set1_epi8(static_cast<char>(top)), last = _mm512_set1_epi8(15);
+  size_t outside = 0;
+  for (size_t i = 0; i < m; i += 64) {
+    const __mmask64 there = m - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (m - i)) - 1;
+    const __m512i exponent = _mm512_maskz_loadu_epi8(there, exponents + i);
+    const __m512i distance = _mm512_sub_epi8(tops, exponent);
+    const __mmask64 far = _mm512_cmpge_epu8_mask(distance, last);
+    const __mmask64 zero = _mm512_testn_epi8_mask(exponent, exponent);
+    outside += static_cast<size_t>(__builtin_popcountll(far & ~zero));
+    const __m512i nibbles =
+        _mm512_maskz_mov_epi8(there, _mm512_mask_mov_epi8(distance, far | zero, last));
+    const __m512i both = _mm512_or_si512(nibbles, _mm512_srli_epi16(nibbles, 4));
+    const __mmask32 bytes = m - i >= 63 ? ~__mmask32{0} : (__mmask32{1} << ((m - i + 1) / 2)) - 1;
+    _mm256_mask_storeu_epi8(pairs + i / 2, bytes, _mm512_cvtepi16_epi8(both));
+  }
+  return outside;
+}
+
 PLANES_TARGET inline __m512i four_times(const uint8_t* sixteen) {
   return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
 }

@@ -374,6 +374,7 @@ std::string parse_head(const uint8_t* data, size_t bytes, size_t coded_bytes, si
     if (const char* error = unpack_table(in.at(), in.end(), table)) return error;
     table.prepare_decoder();
   }
+  if (in.integer<uint8_t>() != 0) return "sets of contexts; a newer release may read them";
   const size_t chunk = size_t{1} << head.chunk_log2;
   const size_t count = n / chunk + (n % chunk != 0);
   if (count > static_cast<size_t>(in.end() - in.at()) / 2)

@@ -16,6 +16,8 @@
 namespace latentpack::planes {
 namespace {
 
+// From one patch in so many exponents on, single exponents are considered.
+constexpr size_t kManyOutside = 128;
 constexpr size_t kStreamHead = 1 + 4 * kMaxLanes;
 constexpr size_t kWordSlack = 64;  // below its words, `encode_steps` may overwrite so many bytes
 
@@ -46,8 +48,8 @@ struct PlaneWork {
   Buffer plane, symbols, stream;
   size_t stream_bytes = 0;
   size_t symbol_count = 0;
-  Sample sample;
-  bool outside = false;
+  Sample sample, single;  // of the symbols; of single exponents, where there are many patches
+  size_t outside = 0;
   const Table* table = nullptr;
   size_t fixed_bytes(size_t m) const {
     return record.mode == kRaw ? m : record.mode == kWindow ? (m + 1) / 2 : 0;
@@ -58,22 +60,19 @@ bool all_equal(const uint8_t* data, size_t bytes, size_t width) {
   return bytes <= width || std::memcmp(data, data + width, bytes - width) == 0;
 }
 
-uint8_t choose_top(const uint8_t* exponents, size_t n, bool* outside) {
+uint8_t choose_top(const uint8_t* exponents, size_t n) {
   Histogram counts;
   count_sample(exponents, n, 2048, counts);
-  const uint32_t zero = counts[0];
   counts[0] = 0;
-  uint32_t inside = 0, most = 0, total = zero;
+  uint32_t inside = 0, most = 0;
   int top = 0;
   for (int e = 0; e < 256; ++e) {
-    total += counts[e];
     inside += counts[e] - (e >= 15 ? counts[e - 15] : 0);
     if (inside > most) {
       most = inside;
       top = e;
     }
   }
-  *outside = uint64_t{64} * (total - most - zero) > total;
   return static_cast<uint8_t>(top);
 }
 
@@ -131,9 +130,9 @@ class ChunkCoder {
   void choose_tables(TableSet& tables) {
     for (int p = 0; p < planes_; ++p) {
       PlaneWork& work = works_[p];
-      if (work.record.mode == kPair && (work.outside || !choose(work, 1, tables)))
-        prepare_bytes(work);
-      if (work.record.mode == kBytes && !choose(work, 2 * p, tables)) work.record.mode = kRaw;
+      if (work.record.mode == kPair && !choose_pairs(work, tables)) prepare_bytes(work);
+      if (work.record.mode == kBytes && !choose_bytes(work, p, tables))
+        work.record.mode = kRaw;
     }
   }
 
@@ -184,9 +183,11 @@ class ChunkCoder {
       if (p == 0) code_window(work);
     } else if (layout_ == kFloat && p == 0) {
       work.record.mode = kPair;
-      work.record.top = choose_top(work.plane.get(), m_, &work.outside);
+      work.record.top = choose_top(work.plane.get(), m_);
       work.symbol_count = (m_ + 1) / 2;
-      loops_.to_nibbles(work.plane.get(), m_, work.record.top, work.symbols.get());
+      work.outside =
+          loops_.to_nibbles(work.plane.get(), m_, work.record.top, work.symbols.get());
+      if (kManyOutside * work.outside > m_) work.single.take(work.plane.get(), m_);
       work.sample.take(work.symbols.get(), work.symbol_count);
     } else if (p == 0 || m_ <= kSampled || promising(work.plane.get(), m_)) {
       prepare_bytes(work);
@@ -200,20 +201,33 @@ class ChunkCoder {
     work.sample.take(work.plane.get(), m_);
   }
 
-  bool choose(PlaneWork& work, int kind, TableSet& tables) {
+  bool choose_pairs(PlaneWork& work, TableSet& tables) {
+    int64_t pairs, single;
+    const int t = tables.estimate(work.sample, 1, &pairs);
+    pairs += static_cast<int64_t>(work.outside) * kPatchBits * kCostUnit;
+    if (kManyOutside * work.outside > m_) {
+      tables.estimate(work.single, 0, &single);
+      if (single <= pairs) return false;
+    }
+    return use(work, t, pairs, 1, tables);
+  }
+
+  bool choose_bytes(PlaneWork& work, int p, TableSet& tables) {
     int64_t cost;
-    int t = tables.estimate(work.sample, kind, &cost);
+    const int t = tables.estimate(work.sample, 2 * p, &cost);
+    return use(work, t, cost, 2 * p, tables);
+  }
+
+  bool use(PlaneWork& work, int t, int64_t cost, int kind, TableSet& tables) {
     if ((t < 0 && tables.full()) || !pays(cost, m_)) return false;
-    if (t < 0)
-      t = tables.add(work.symbols.get(), work.symbol_count, kind);
+    if (t < 0) t = tables.add(work.symbols.get(), work.symbol_count, kind);
     work.record.table = static_cast<uint8_t>(t);
     work.table = &tables[t];
     return true;
   }
 
   void code_window(PlaneWork& work) {
-    bool outside;
-    work.record.top = choose_top(work.plane.get(), m_, &outside);
+    work.record.top = choose_top(work.plane.get(), m_);
     loops_.to_nibbles(work.plane.get(), m_, work.record.top, work.symbols.get());
     loops_.from_nibbles(work.symbols.get(), m_, work.record.top, decoded_.get());
     if (append_patches(work, decoded_.get(), (m_ + 1) / 2)) work.record.mode = kWindow;

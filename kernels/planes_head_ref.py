@@ -101,6 +101,8 @@ def parse(
     for _ in range(stored):
         table, cursor.at = unpack_table(head, cursor.at)
         tables.append(table)
+    if contexts := cursor.integer(1):
+        raise BitstreamError(f"{contexts} sets of contexts; a newer release may read them")
     records: list[ChunkRecord] = []
     start = 0
     for first in range(0, n, 1 << chunk_log2):

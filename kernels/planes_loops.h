@@ -134,22 +134,8 @@ PLANES_TARGET void join(const uint8_t* const* planes, size_t n, int width, int l
     for (size_t i = 0; i < n; ++i) x[width * i + (width - 1 - p)] = planes[p][i];
 }
 
-inline unsigned nibble_of(uint8_t exponent, uint8_t top) {
-  const unsigned distance = static_cast<uint8_t>(top - exponent);
-  return exponent == 0 || distance > 15 ? 15 : distance;
-}
 inline uint8_t exponent_of(unsigned nibble, uint8_t top) {
   return static_cast<uint8_t>(nibble == 15 ? 0 : top - nibble);
-}
-
-PLANES_TARGET void to_nibbles(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs) {
-  for (size_t i = 0; i < m / 2; ++i) {
-    const uint8_t a = exponents[2 * i], b = exponents[2 * i + 1];
-    const uint8_t da = static_cast<uint8_t>(top - a), db = static_cast<uint8_t>(top - b);
-    const uint8_t na = a == 0 || da > 15 ? 15 : da, nb = b == 0 || db > 15 ? 15 : db;
-    pairs[i] = static_cast<uint8_t>(na | nb << 4);
-  }
-  if (m % 2) pairs[m / 2] = static_cast<uint8_t>(nibble_of(exponents[m - 1], top));
 }
 
 PLANES_TARGET void from_nibbles(const uint8_t* pairs, size_t m, uint8_t top, uint8_t* exponents) {

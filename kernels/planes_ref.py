@@ -30,6 +30,7 @@ Head
     k              1  log2 of the elements of a chunk, 6 to 16
     tables         1  their number, 0 to 64
     ...            *  the tables, stored as in `planes_tables_ref`
+    contexts       1  0
     ...            *  one record for each chunk: u8 form, then
                       form 0 (RAW): u32 checksum
                       form 1 (CONST): the w bytes of the one element; no coded bytes
@@ -78,6 +79,7 @@ from .planes_head_ref import (
 )
 from .planes_tables_ref import (
     BIT,
+    PATCH_BITS,
     SAMPLED,
     Table,
     TableSet,
@@ -92,6 +94,8 @@ from .planes_tables_ref import (
 Bytes = npt.NDArray[np.uint8]
 
 FAST, TIGHT, STORED = 0, 1, 2
+# From one patch in so many exponents on, single exponents are considered.
+MANY_OUTSIDE = 128
 
 
 def split(chunk: Bytes, layout: int) -> list[Bytes]:
@@ -144,19 +148,17 @@ def patches(plane: Bytes, decoded: Bytes) -> tuple[int, bytes]:
     return len(at), at.astype("<u2").tobytes() + plane[at].tobytes()
 
 
-def choose_top(exponents: Bytes) -> tuple[int, bool]:
-    """The window's top, and whether over 1/64 of the sampled exponents lies outside.
+def choose_top(exponents: Bytes) -> int:
+    """The top of the window, from a sample of at most some 2048 exponents.
 
-    At most 2048 exponents are sampled. The window is `top` - 14 to `top`, and exponent 0; the
-    top that holds the most is taken, the lowest of equals.
+    The window is `top` - 14 to `top`, and exponent 0; the top that holds the most is taken, the
+    lowest of equals.
     """
-    sample, _ = sampled(exponents, 2048)
-    counts = np.bincount(sample, minlength=256)
-    zero, counts[0] = int(counts[0]), 0
+    counts = np.bincount(sampled(exponents, 2048)[0], minlength=256)
+    counts[0] = 0
     ends = np.concatenate([[0], np.cumsum(counts)])
     inside = [int(ends[top + 1] - ends[max(0, top - 14)]) for top in range(256)]
-    top = int(np.argmax(inside))
-    return top, 64 * (len(sample) - inside[top] - zero) > len(sample)
+    return int(np.argmax(inside))
 
 
 def to_nibbles(exponents: Bytes, top: int) -> Bytes:
@@ -174,7 +176,7 @@ def from_nibbles(pairs: Bytes, m: int, top: int) -> Bytes:
 
 def code_window(plane: Bytes) -> Coded:
     """Mode WINDOW."""
-    top, _ = choose_top(plane)
+    top = choose_top(plane)
     pairs = to_nibbles(plane, top)
     count, tail = patches(plane, from_nibbles(pairs, len(plane), top))
     if len(pairs) + len(tail) >= len(plane):
@@ -185,10 +187,14 @@ def code_window(plane: Bytes) -> Coded:
 def code_pairs(plane: Bytes, tables: TableSet) -> Coded:
     """Mode PAIR, or what `code_bytes` makes of exponents that do not suit it."""
     m = len(plane)
-    top, outside = choose_top(plane)
+    top = choose_top(plane)
     symbols = to_nibbles(plane, top)
+    outside = int(np.count_nonzero(plane != from_nibbles(symbols, m, top)))
     t, cost = tables.estimate(histogram(symbols), 1)
-    if outside or (t is None and tables.full) or not _pays(cost, m):
+    cost += outside * PATCH_BITS * BIT
+    if MANY_OUTSIDE * outside > m and tables.estimate(histogram(plane), 0)[1] <= cost:
+        return code_bytes(plane, 0, tables)
+    if (t is None and tables.full) or not _pays(cost, m):
         return code_bytes(plane, 0, tables)
     if t is None:
         t = tables.add(symbols, 1)
@@ -291,7 +297,7 @@ def encode(
         records.append(form + check + rest)
         pieces.append(body)
     stored = b"".join(pack_table(coding.table) for coding in tables.codings)
-    head = bytes([chunk_log2, len(tables.codings)]) + stored + b"".join(records)
+    head = bytes([chunk_log2, len(tables.codings)]) + stored + bytes([0]) + b"".join(records)
     return head, b"".join(pieces)
 
 

@@ -5,6 +5,21 @@
 namespace latentpack::planes {
 namespace {
 
+size_t to_nibbles(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs) {
+  const auto nibble = [top](uint8_t exponent) {
+    const auto distance = static_cast<uint8_t>(top - exponent);
+    return static_cast<uint8_t>(exponent == 0 || distance > 15 ? 15 : distance);
+  };
+  for (size_t i = 0; i < m / 2; ++i)
+    pairs[i] = static_cast<uint8_t>(nibble(exponents[2 * i]) | nibble(exponents[2 * i + 1]) << 4);
+  if (m % 2) pairs[m / 2] = nibble(exponents[m - 1]);
+  size_t outside = 0;
+  for (size_t i = 0; i < m; ++i)
+    outside += static_cast<uint8_t>(top - exponents[i]) > 14 && exponents[i] != 0;
+  return outside;
+}
+
+
 void substitute(const Table& table, uint8_t* symbols, size_t n) {
   for (size_t i = 0; i < n; ++i)
     symbols[i] = table.instead[symbols[i]];

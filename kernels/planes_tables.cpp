@@ -127,27 +127,37 @@ void Table::prepare_decoder() {
 
 namespace {
 
-// Adds the counts of the first `taken` of every `period` symbols.
-void count_symbols(const uint8_t* symbols, size_t n, size_t taken, size_t period,
-                   Histogram counts) {
-  // Four tables: equal neighbours would wait for each other's increments in one.
-  uint32_t part[4][256] = {};
-  for (size_t start = 0; start < n; start += period) {
-    const size_t end = std::min(n, start + taken);
-    size_t i = start;
-    for (; i + 4 <= end; i += 4)
-      for (size_t j = 0; j < 4; ++j) ++part[j][symbols[i + j]];
-    for (; i < end; ++i) ++part[0][symbols[i]];
+class Counter {
+ public:
+  void add(const uint8_t* symbols, size_t n) {
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+      for (size_t j = 0; j < 4; ++j) ++part_[j][symbols[i + j]];
+    for (; i < n; ++i) ++part_[0][symbols[i]];
   }
-  for (int s = 0; s < 256; ++s) counts[s] = part[0][s] + part[1][s] + part[2][s] + part[3][s];
-}
+  void sum(Histogram counts) const {
+    for (int s = 0; s < 256; ++s)
+      counts[s] = part_[0][s] + part_[1][s] + part_[2][s] + part_[3][s];
+  }
+
+ private:
+  // Four tables: equal neighbours would wait for each other's increments in one.
+  uint32_t part_[4][256] = {};
+};
 
 }  // namespace
 
 int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram counts) {
   int j = 0;
   while (n > limit << j) ++j;
-  count_symbols(symbols, n, 32, size_t{32} << j, counts);
+  Counter counter;
+  const size_t blocks = (n + (size_t{32} << j) - 1) / (size_t{32} << j);
+  for (size_t b = 0; b < blocks; ++b) {
+    const size_t place = static_cast<size_t>(uint64_t{uint32_t(b) * 2654435769u} >> (32 - j));
+    const size_t first = ((b << j) + place) * 32;
+    if (first < n) counter.add(symbols + first, std::min<size_t>(32, n - first));
+  }
+  counter.sum(counts);
   return 1 << j;
 }
 
@@ -191,8 +201,10 @@ int TableSet::estimate(const Sample& sample, int kind, int64_t* cost) const {
 }
 
 int TableSet::add(const uint8_t* symbols, size_t n, int kind) {
+  Counter counter;
+  counter.add(symbols, n);
   Histogram counts;
-  count_symbols(symbols, n, n, n, counts);
+  counter.sum(counts);
   const int t = static_cast<int>(tables_.size());
   tables_.emplace_back();
   normalise(counts, 256, kPrecision, tables_[t].freq);
@@ -204,6 +216,7 @@ int TableSet::add(const uint8_t* symbols, size_t n, int kind) {
 void TableSet::pack(std::string& head) const {
   head.push_back(static_cast<char>(tables_.size()));
   for (const Table& table : tables_) pack_table(table, head);
+  head.push_back(0);  // sets of contexts
 }
 
 void pack_table(const Table& table, std::string& out) {

@@ -54,14 +54,20 @@ class Sample(NamedTuple):
 
 
 def sampled(symbols: Bytes, limit: int) -> tuple[Bytes, int]:
-    """At most `limit` of the symbols, and for how many each stands.
+    """At most some `limit` of the symbols, and for how many each stands.
 
-    With the smallest j for which count <= limit << j: the first 32 of every 32 << j.
+    With the smallest j for which count <= limit << j: 32 symbols of each block b of 32 << j,
+    from 32 * (b * 2654435769 mod 2**32 >> 32 - j) on, so that no period of the data (the rows
+    of a matrix) is always met at the same place.
     """
     j = 0
     while len(symbols) > limit << j:
         j += 1
-    return symbols[np.arange(len(symbols)) % (32 << j) < 32], 1 << j
+    block = np.arange(-(-len(symbols) // (32 << j)), dtype=np.uint64)
+    place = (block * np.uint64(2654435769) & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - j)
+    first = ((block << np.uint64(j)) + place) * np.uint64(32)
+    at = (first[:, None] + np.arange(32, dtype=np.uint64)).reshape(-1)
+    return symbols[at[at < len(symbols)].astype(np.int64)], 1 << j
 
 
 def histogram(symbols: Bytes) -> Sample:

@@ -42,6 +42,7 @@ def interleaved(
     rounds: int,
     slot: float = 0.02,
     clock: Callable[[], float] = time.process_time,
+    prepare: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, list[float]]:
     """Time all cases in turn, so that a busy neighbour hurts all alike.
 
@@ -50,22 +51,26 @@ def interleaved(
         rounds: how often to go through all of them.
         slot: seconds for which a case is repeated in its turn, at least once.
         clock: CPU time of the process, right for one thread; `time.perf_counter` for several.
+        prepare: name -> what to call before each call, unmeasured, e.g. to copy an input.
 
     Returns:
         Name -> the seconds of every call. The minimum is the machine's, the median the user's.
     """
     times: dict[str, list[float]] = {name: [] for name in cases}
-    for call in cases.values():
+    prepare = prepare or {}
+    for name, call in cases.items():
+        prepare.get(name, bool)()
         call()
     for _ in range(rounds):
         for name, call in cases.items():
-            began = clock()
-            now = began
+            spent = 0.0
             while True:
+                prepare.get(name, bool)()
+                began = clock()
                 call()
-                before, now = now, clock()
-                times[name].append(now - before)
-                if now - began >= slot:
+                times[name].append(clock() - began)
+                spent += times[name][-1]
+                if spent >= slot:
                     break
     return times
 

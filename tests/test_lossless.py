@@ -268,7 +268,7 @@ def test_random_bodies():
 def test_a_small_packet_cannot_ask_for_a_lot_of_memory():
     # 2**40 elements of a bfloat16 tensor, but one chunk record.
     size = bytes([0x80] * 5 + [0x20])
-    for rest in (b"", bytes([16, 0, 1, 0, 0]), bytes([16, 0]) + bytes([1, 0, 0]) * 10):
+    for rest in (b"", bytes([16, 0, 0, 1, 0, 0]), bytes([16, 0, 0]) + bytes([1, 0, 0]) * 10):
         assert outcome_unbounded(bytes([11, 1, 1]) + size + bytes([len(rest)]) + rest) is None
         assert outcome_unbounded(bytes([11, 0, 1]) + size + rest) is None
 

@@ -82,7 +82,7 @@ def test_a_stream_worked_by_hand():
     for backend in BACKENDS:
         head, coded = planes.encode(data, 1, BYTE_PLANES, backend=backend)
         assert bytes(coded) == stream
-        assert head == bytes([16, 1]) + table + record
+        assert head == bytes([16, 1]) + table + bytes([0]) + record
 
 
 @pytest.mark.parametrize("kind", ["normal", "sparse", "scales", "constant", "bf16", "bits"])
