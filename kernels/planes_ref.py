@@ -114,11 +114,13 @@ def split(chunk: Bytes, layout: int) -> list[Bytes]:
 
 
 def _pairs(nibbles: npt.NDArray[Any]) -> Bytes:
-    return (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
+    pairs: Bytes = (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
+    return pairs
 
 
 def _nibbles(pairs: Bytes, count: int) -> Bytes:
-    return np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[:count].astype(np.uint8)
+    both: Bytes = np.stack([pairs & 15, pairs >> 4], axis=1).astype(np.uint8)
+    return both.reshape(-1)[:count]
 
 
 def join(planes: list[Bytes], n: int, layout: int) -> Bytes:

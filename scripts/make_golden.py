@@ -34,19 +34,20 @@ def container() -> dict[str, bytes]:
     return files
 
 
+def numbers(count: int, top: int, seed: int) -> list[int]:
+    """A recurrence of integers, so that no library's random numbers are in the files."""
+    values = []
+    for _ in range(count):
+        seed = (seed * 6364136223846793005 + 1442695040888963407) % 2**64
+        values.append((seed >> 33) % top)
+    return values
+
+
 def rans() -> dict[str, bytes]:
     """Integers to rANS streams by the definition: tables, symbols, rows, stream."""
     import numpy as np
 
     from latentpack.kernels import rans_ref
-
-    def numbers(count: int, top: int, seed: int) -> list[int]:
-        """A recurrence of integers, so that no library's random numbers are in the files."""
-        values = []
-        for _ in range(count):
-            seed = (seed * 6364136223846793005 + 1442695040888963407) % 2**64
-            values.append((seed >> 33) % top)
-        return values
 
     def case(precision: int, low: int, lengths: list[int], lanes: int | None) -> bytes:
         rows = [
@@ -93,10 +94,45 @@ def rans() -> dict[str, bytes]:
     }
 
 
+def tensor() -> dict[str, bytes]:
+    """Tensors by codec 1 (.lpk) and their elements (.bin); the test knows dtypes and shapes."""
+    import numpy as np
+    import torch
+
+    import latentpack
+
+    n = 5000  # two chunks, a stream of 32 lanes and one of 4
+    noise = np.array(numbers(n, 1 << 31, 1), np.int64)
+    # Each exponent half as frequent as the one above it, as in weights; some zeros and NaNs.
+    ones = (noise | 1 << 13).tolist()
+    falls = np.array([(r & -r).bit_length() - 1 for r in ones])
+    u = (121 - falls) << 7 | noise >> 8 & 0x807F
+    u[noise % 41 == 0] = 0
+    u[noise % 997 == 5] = 0x7FC1
+    cases = {
+        "bfloat16": u.astype(np.uint16),
+        "float32": (u << 16 | noise >> 3 & 0xFFFF).astype(np.uint32),
+        "float16": (u >> 3 & 0x3FFF).astype(np.uint16),
+        "float8_e4m3fn": (u >> 4 & 0x7F).astype(np.uint8),
+        "int8": (noise % 13 + noise // 13 % 17 - 14).astype(np.int8),
+        "int64": np.arange(n) * 3 - 7000,
+        "bool": (noise % 5 == 0).view(np.uint8),
+    }
+    files = {}
+    for name, values in cases.items():
+        data = values.tobytes()
+        x = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(getattr(torch, name))
+        files[f"{name}.bin"] = data
+        for mode in ("fast", "tight"):
+            files[f"{name}-{mode}.lpk"] = latentpack.encode(x.view(50, 100), mode=mode, chunk=4096)
+    return files
+
+
 # Folder in tests/golden -> function that makes its files {name: bytes}.
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "container": container,
     "rans": rans,
+    "tensor": tensor,
 }
 
 

@@ -1,6 +1,7 @@
 """tensor/lossless: every dtype and shape bit for bit, size bound, damage, options."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf")
 ALL = sorted({value for value in vars(torch).values() if isinstance(value, torch.dtype)}, key=str)
 QUANTISED = {torch.quint8, torch.qint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 SUPPORTED = [dtype for dtype in ALL if dtype not in QUANTISED]
+GOLDEN = Path(__file__).parent / "golden" / "tensor"
 FLOAT16S = (torch.float16, torch.bfloat16)
 
 
@@ -294,3 +296,17 @@ def test_describe_reads_no_bulk():
     assert len(packet.bulk) > 1 << 16
     described = Lossless().describe({}, Packet(None, packet.body))
     assert described == {"dtype": torch.float32, "shape": (1 << 17,)}
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.lpk")), ids=lambda path: path.name)
+def test_golden_files_decode_and_are_made_again(path):
+    name, mode = path.stem.split("-")
+    dtype = getattr(torch, name)
+    x = from_bytes(GOLDEN.joinpath(f"{name}.bin").read_bytes(), dtype, (50, 100))
+    data = path.read_bytes()
+    assert_same(latentpack.decode(data), x)
+    assert latentpack.encode(x, mode=mode, chunk=4096) == data
+
+
+def test_there_are_golden_files():
+    assert len(list(GOLDEN.glob("*.lpk"))) == 14
