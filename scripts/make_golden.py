@@ -128,9 +128,48 @@ def tensor() -> dict[str, bytes]:
     return files
 
 
+def image_light() -> dict[str, bytes]:
+    """The parse of codec 2: integer networks and tables, latents, and their stream."""
+    import torch
+    from safetensors.torch import save
+
+    from latentpack.codecs.image.light_frozen import FrozenLight
+    from latentpack.codecs.image.light_model import Size
+    from latentpack.entropy.coder import Encoder
+
+    def integers(shape: tuple[int, ...], low: int, high: int, seed: int) -> torch.Tensor:
+        count = int(torch.tensor(shape).prod())
+        return torch.tensor(numbers(count, high - low + 1, seed)).view(shape) + low
+
+    model = FrozenLight(Size(8, 12, 1))
+    ranges = {
+        "weight": (-127, 127),
+        "bias": (-3000, 3000),
+        "multiplier": (8192, 16383),
+        "shift": (19, 21),
+        "offset": (0, 600),
+        "z_row": (300, 700),
+    }
+    for seed, (name, value) in enumerate(model.h_s.state_dict().items()):
+        value.copy_(integers(tuple(value.shape), *ranges[name.rsplit(".")[-1]], seed))
+    state = {f"h_s.{name}": value for name, value in model.h_s.state_dict().items()}
+    state["tables"] = torch.tensor(list(model.tables.to_bytes()), dtype=torch.uint8)
+    for position in (0, 100, 448):
+        z = integers((1, 32, 3, 2), -9, 9, position).to(torch.int8)
+        rows = model.h_s(z, position)
+        q = (integers(tuple(rows.shape), -3, 3, position + 1) * (rows > 0)).to(torch.int16)
+        encoder = Encoder(model.tables)
+        encoder.put(z.flatten().to(torch.int16), model.h_s.z_rows(position).repeat_interleave(6))
+        encoder.put(q.flatten(), rows.flatten())
+        stream = torch.tensor(list(encoder.finish()), dtype=torch.uint8)
+        state |= {f"{position}.z": z, f"{position}.q": q, f"{position}.stream": stream}
+    return {"parse.safetensors": save({n: v.contiguous() for n, v in state.items()})}
+
+
 # Folder in tests/golden -> function that makes its files {name: bytes}.
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "container": container,
+    "image_light": image_light,
     "rans": rans,
     "tensor": tensor,
 }

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.overrides import TorchFunctionMode
 
 from latentpack.codecs.image import light_latents
 from latentpack.codecs.image.light import Light
+from latentpack.codecs.image.light_frozen import FrozenLight
+from latentpack.codecs.image.light_model import Size
 from latentpack.codecs.transforms import integer
+from latentpack.entropy.tables import TableSet
 
 POSITION = 200
 SIDE = 96
@@ -114,6 +118,18 @@ def test_noise_in_every_float_operation(stream):
     assert_same(got, symbols)
     difference = (noisy - exact).abs().max()
     assert 0 < difference < 1e-2, "the noise must reach the values, and stay small in them"
+
+
+@pytest.mark.parametrize("position", [0, 100, 448])
+def test_golden_streams_parse_forever(position):
+    state = load_file(Path(__file__).parent / "golden" / "image_light" / "parse.safetensors")
+    model = FrozenLight(Size(8, 12, 1))
+    model.tables = TableSet.from_bytes(state["tables"].numpy().tobytes())
+    model.h_s.load_state_dict({n[4:]: v for n, v in state.items() if n.startswith("h_s.")})
+    stream = state[f"{position}.stream"].numpy().tobytes()
+    with torch.inference_mode():
+        got = light_latents.parse(model, stream, 6, 4, position)
+    assert_same(got, (state[f"{position}.z"], state[f"{position}.q"]))
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])
