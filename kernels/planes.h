@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,9 +14,9 @@
 namespace latentpack::planes {
 
 enum Layout { kBytePlanes = 0, kFloat = 1, kNibbles = 2 };
-enum Speed { kFast = 0, kTight = 1, kStored = 2 };
-enum Form : uint8_t { kFormRaw = 0, kFormConst = 1, kFormPlanes = 2 };
-enum Mode : uint8_t { kRaw = 0, kConst = 1, kBytes = 2, kPair = 3, kWindow = 4 };
+enum Speed { kFast, kTight, kStored, kContexts, kContextsBut0, kContextsOfBytes };
+enum Form : uint8_t { kFormRaw = 0, kFormConst = 1, kFormPlanes = 2, kFormBytes = 3 };
+enum Mode : uint8_t { kRaw = 0, kConst = 1, kBytes = 2, kPair = 3, kWindow = 4, kContext = 5 };
 
 constexpr int kMinChunkLog2 = 6, kMaxChunkLog2 = 16;
 constexpr size_t kMaxChunk = size_t{1} << kMaxChunkLog2;
@@ -62,7 +63,9 @@ struct Table {
 
   void set_cums();
   void prepare_encoder(bool pairs);
-  void prepare_decoder();
+  void prepare_context();   // encoder; a symbol of frequency 0 can't be coded
+  void prepare_decoder();   // slots for precision 12, else as `prepare_searched`
+  void prepare_searched();  // symbol_of
 };
 
 using Histogram = uint32_t[256];
@@ -71,6 +74,8 @@ using Histogram = uint32_t[256];
 // stands for.
 int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram);
 int64_t entropy(const Histogram);
+// What a table with so many symbols is expected to take.
+int64_t table_cost(int64_t present);
 
 struct Sample {
   Histogram counts;
@@ -100,6 +105,29 @@ const char* unpack_table(const uint8_t*& at, const uint8_t* end, Table&);
 
 inline int choose_lanes(size_t symbols) { return symbols >= 2048 ? 32 : symbols >= 128 ? 4 : 1; }
 
+// Codes a symbol into a state; words go downwards from `out`.
+inline uint8_t* put_symbol(uint32_t& x, const Table& table, uint8_t symbol, uint8_t* out) {
+  const uint32_t freq = table.freq[symbol];
+  if (x >> (32 - table.precision) >= freq) {
+    const auto word = static_cast<uint16_t>(x);
+    out -= 2;
+    std::memcpy(out, &word, 2);
+    x >>= 16;
+  }
+  const uint32_t q = divide(x, freq, table.reciprocal[symbol]);
+  x += table.cum[symbol] + q * ((1u << table.precision) - freq);
+  return out;
+}
+
+// The symbol of a state, which is left to be renormalised.
+inline uint8_t get_symbol(const Table& table, uint32_t& x) {
+  const uint32_t slot = x & ((1u << table.precision) - 1);
+  const uint8_t s = table.symbol_of.empty() ? static_cast<uint8_t>(table.slots[slot] >> 24)
+                                            : table.symbol_of[slot];
+  x = table.freq[s] * (x >> table.precision) + slot - table.cum[s];
+  return s;
+}
+
 struct PlaneRecord {
   uint8_t mode = kRaw, value = 0, top = 0, table = 0;
   uint16_t patches = 0;
@@ -114,9 +142,45 @@ struct ChunkRecord {
   PlaneRecord planes[kMaxWidth];
 };
 
+struct Loops;
+struct Stream;
+
+// Where a symbol's class comes from.
+enum Source { kNothing = 0, kBefore = 1, kAbove = 2 };
+constexpr int kMaxSets = 8;
+
+// The tables of a plane, by a class of an earlier byte.
+struct ContextSet {
+  int source = kNothing;
+  std::vector<uint8_t> listed;
+  uint8_t class_of[256] = {};
+  std::vector<Table> tables;
+  bool there[16] = {};  // whether a class has a table
+
+  void list(const std::vector<uint8_t>& values);
+  int class_at(const uint8_t* plane, const uint8_t* above, size_t i) const {
+    if (source == kNothing) return 0;
+    return class_of[source == kAbove ? above[i] : i ? plane[i - 1] : 0];
+  }
+  // Of m symbols; INT64_MAX if one can't be coded.
+  int64_t cost(const uint8_t* plane, const uint8_t* above, size_t m) const;
+  void pack(std::string& head) const;
+  const char* unpack(const uint8_t*& at, const uint8_t* end);
+  // Bytes of the stream; `end` is the end of room for m words.
+  size_t encode(const uint8_t* plane, const uint8_t* above, size_t m, uint8_t* end,
+                uint8_t* stream) const;
+  const char* decode(Stream&, const uint8_t* above, size_t m, uint8_t* plane) const;
+};
+
+// A set, or none, for each plane.
+std::vector<std::unique_ptr<ContextSet>> learn_contexts(const uint8_t* data, size_t n, int width,
+                                                        int layout, int speed, size_t chunk,
+                                                        const Loops&);
+
 struct Head {
   int chunk_log2 = 0;
   std::vector<Table> tables;
+  std::vector<ContextSet> sets;
   std::vector<ChunkRecord> chunks;
 };
 

@@ -35,10 +35,15 @@ __all__ = [
 
 Buffer = bytes | bytearray | memoryview
 MODES = {
-    "fast": planes_ref.FAST,
-    "tight": planes_ref.TIGHT,
-    "small": planes_ref.TIGHT,
-    "stored": planes_ref.STORED,
+    "fast": (planes_ref.FAST,),
+    "tight": (planes_ref.TIGHT,),
+    "small": (
+        planes_ref.TIGHT,
+        planes_ref.CONTEXTS,
+        planes_ref.CONTEXTS_BUT_0,
+        planes_ref.CONTEXTS_OF_BYTES,
+    ),
+    "stored": (planes_ref.STORED,),
 }
 _ISAS = ("scalar", "avx2", "avx512")
 
@@ -78,8 +83,8 @@ def encode(
         data: contiguous bytes of n elements, in this machine's (little-endian) order.
         width: bytes of an element, 1 to 8.
         layout: BYTE_PLANES, FLOAT (8 exponent bits; width 2 or 4) or NIBBLES (e4m3; width 1).
-        mode: "fast", "tight", or "stored": nothing but constant chunks is coded. "fast" differs
-            from "tight" for FLOAT only.
+        mode: "fast", "tight", "small" (the smallest of several ways, slower by far), or
+            "stored" (only constant chunks are coded). "fast" differs for FLOAT only.
         chunk_log2: log2 of the elements of a chunk, 6 to 16. Less is worse and slower.
         out: room for the coded bytes, as many as `data` has; None = made here.
         threads: at most so many; None = one per core.
@@ -106,16 +111,36 @@ def encode(
     room = np.empty(len(view), np.uint8).data if out is None else memoryview(out).cast("B")
     if len(room) < len(view):
         raise ValueError(f"out has {len(room)} bytes, expected {len(view)}")
+    best: tuple[bytes, int] | None = None
+    chosen = -1
+    for way in MODES[mode]:
+        head, used = _encode(view, width, layout, way, chunk_log2, room, workers, isa)
+        if best is None or len(head) + used < len(best[0]) + best[1]:
+            best, chosen = (head, used), way
+    assert best is not None  # every mode has a way
+    if chosen != way:  # `room` holds what the last way wrote
+        _encode(view, width, layout, chosen, chunk_log2, room, workers, isa)
+    return best[0], room[: best[1]]
+
+
+def _encode(
+    view: memoryview,
+    width: int,
+    layout: int,
+    way: int,
+    chunk_log2: int,
+    room: memoryview,
+    workers: int,
+    isa: int | None,
+) -> tuple[bytes, int]:
+    """Head, and how much of `room` is used."""
     if isa is None:
-        head, coded = planes_ref.encode(bytes(view), width, layout, MODES[mode], chunk_log2)
+        head, coded = planes_ref.encode(bytes(view), width, layout, way, chunk_log2)
         room[: len(coded)] = coded
-        return head, room[: len(coded)]
+        return head, len(coded)
     from . import _cpp
 
-    head, used = _cpp.planes_encode(
-        view, width, layout, MODES[mode], chunk_log2, room, workers, isa
-    )
-    return head, room[:used]
+    return _cpp.planes_encode(view, width, layout, way, chunk_log2, room, workers, isa)
 
 
 class Decoder:
@@ -189,9 +214,9 @@ class Decoder:
         if len(to) != elements * width:
             raise ValueError(f"out has {len(to)} bytes, expected {elements * width}")
         if self._isa is None:
-            tables, records = self._parsed
+            tables, sets, records = self._parsed
             to[:] = planes_ref.decode(
-                tables, records[first:last], bytes(self._coded), width, layout
+                tables, sets, records[first:last], bytes(self._coded), width, layout
             )
             return
         from . import _cpp

@@ -48,33 +48,39 @@ class Cursor {
   bool cut_ = false;
 };
 
-const char* read_plane(Cursor& in, int p, int layout, size_t tables, PlaneRecord& plane) {
+const char* read_plane(Cursor& in, int p, int layout, const Head& head, PlaneRecord& plane) {
   plane.mode = in.integer<uint8_t>();
-  if (plane.mode > kWindow) return "the mode of a plane is unknown";
-  if (plane.mode >= kPair && (layout != kFloat || p > 0)) return "the mode of a plane does not fit";
-  const bool stream = plane.mode == kPair || plane.mode == kBytes;
+  if (plane.mode > kContext) return "the mode of a plane is unknown";
+  const bool exponents = plane.mode == kPair || plane.mode == kWindow;
+  if (exponents && (layout != kFloat || p > 0)) return "the mode of a plane does not fit";
+  const bool stream = plane.mode == kPair || plane.mode == kBytes || plane.mode == kContext;
   if (plane.mode == kConst) plane.value = in.integer<uint8_t>();
-  if (plane.mode == kPair || plane.mode == kWindow) plane.top = in.integer<uint8_t>();
+  if (exponents) plane.top = in.integer<uint8_t>();
   if (stream) plane.table = in.integer<uint8_t>();
-  if (plane.mode >= kBytes) plane.patches = in.integer<uint16_t>();
+  if (exponents || plane.mode == kBytes) plane.patches = in.integer<uint16_t>();
   if (stream) plane.size = in.integer<uint32_t>();
   if (in.cut()) return "the chunk records are cut short";
-  return stream && plane.table >= tables ? "a plane names a table that is not there" : nullptr;
+  const size_t there = plane.mode == kContext ? head.sets.size() : head.tables.size();
+  if (stream && plane.table >= there) return "a plane names a table that is not there";
+  if (plane.mode == kContext && p == 0 && head.sets[plane.table].source == kAbove)
+    return "the contexts of plane 0 are those of a plane before it";
+  return nullptr;
 }
 
-const char* read_chunk(Cursor& in, size_t n, int width, int layout, size_t tables,
+const char* read_chunk(Cursor& in, size_t n, int width, int layout, const Head& head,
                        ChunkRecord& record) {
   record.form = in.integer<uint8_t>();
   if (record.form == kFormConst) in.take(record.value, width);
   else record.checksum = in.integer<uint32_t>();
   if (in.cut()) return "the chunk records are cut short";
-  if (record.form > kFormPlanes) return "the form of a chunk is unknown";
+  if (record.form > kFormBytes) return "the form of a chunk is unknown";
   record.size = record.form == kFormRaw ? n * width : 0;
-  if (record.form != kFormPlanes) return nullptr;
+  if (record.form < kFormPlanes) return nullptr;
+  if (record.form == kFormBytes) layout = kBytePlanes;
   const size_t m = plane_bytes(layout, n);
   for (int p = 0; p < plane_count(layout, width); ++p) {
     PlaneRecord& plane = record.planes[p];
-    if (const char* error = read_plane(in, p, layout, tables, plane)) return error;
+    if (const char* error = read_plane(in, p, layout, head, plane)) return error;
     const size_t fixed = plane.mode == kRaw ? m : plane.mode == kWindow ? (m + 1) / 2 : 0;
     record.size += padded(fixed) + plane.size + size_t{3} * plane.patches;
   }
@@ -87,7 +93,7 @@ class ChunkDecoder {
   ChunkDecoder(const Head& head, const uint8_t* coded, size_t coded_bytes, int width, int layout,
                Isa isa, size_t m, int together, bool past_caches)
       : head_(head), coded_(coded), width_(width), layout_(layout), isa_(isa),
-        loops_(loops_for(isa)), planes_(plane_count(layout, width)),
+        loops_(loops_for(isa)), planes_(std::max(width, plane_count(layout, width))),
         coded_end_(coded + coded_bytes), past_caches_(past_caches) {
     for (int k = 0; k < together; ++k) {
       for (int p = 0; p < planes_; ++p) parts_[k].buffers[p] = make_buffer(m);
@@ -118,6 +124,7 @@ class ChunkDecoder {
   // A chunk on its way. `active` unless it needs no planes.
   struct Part {
     bool active, fused;
+    int layout, count;  // of the planes
     size_t n, m;
     uint8_t* out;
     const ChunkRecord* record;
@@ -128,10 +135,12 @@ class ChunkDecoder {
   };
 
   const char* open(const ChunkRecord& record, size_t n, uint8_t* out, Part& part) {
-    part.active = record.form == kFormPlanes;
+    part.active = record.form >= kFormPlanes;
+    part.layout = record.form == kFormBytes ? kBytePlanes : layout_;
+    part.count = plane_count(part.layout, width_);
     part.record = &record;
     part.n = n;
-    part.m = plane_bytes(layout_, n);
+    part.m = plane_bytes(part.layout, n);
     part.out = out;
     if (record.form == kFormConst) {
       fill(record.value, n, out);
@@ -143,18 +152,18 @@ class ChunkDecoder {
       std::memcpy(out, data, n * width_);
       return nullptr;
     }
-    for (int p = 0; p < planes_; ++p) {
+    for (int p = 0; p < part.count; ++p) {
       const uint8_t mode = record.planes[p].mode;
       part.fixed[p] = data;
       data += padded(mode == kRaw ? part.m : mode == kWindow ? (part.m + 1) / 2 : 0);
     }
-    for (int p = 0; p < planes_; ++p) {
+    for (int p = 0; p < part.count; ++p) {
       const PlaneRecord& plane = record.planes[p];
       part.data[p] = data;
       part.planes[p] = plane.mode == kRaw ? part.fixed[p] : part.buffers[p].get();
       data += plane.size + size_t{3} * plane.patches;
     }
-    part.fused = layout_ == kFloat && width_ == 2 && record.planes[0].mode == kPair &&
+    part.fused = part.layout == kFloat && width_ == 2 && record.planes[0].mode == kPair &&
                  record.planes[1].mode == kRaw && n % 64 == 0;
     return nullptr;
   }
@@ -168,7 +177,7 @@ class ChunkDecoder {
       for (int k = 0; k < count; ++k) {
         Part& part = parts_[k];
         failed = k;
-        if (!part.active || part.fused != fused) continue;
+        if (!part.active || part.fused != fused || p >= part.count) continue;
         const PlaneRecord& plane = part.record->planes[p];
         if (plane.mode != kBytes && plane.mode != kPair) continue;
         if (!open_stream(part.data[p], plane.size, streams[together]))
@@ -250,7 +259,7 @@ class ChunkDecoder {
     const size_t first = done, count = symbol_count(part, p);
     for (; done < count; ++done) {
       uint32_t& x = stream.states[done % stream.lanes];
-      symbols[done] = decode_one(table, x);
+      symbols[done] = get_symbol(table, x);
       if (x < kLower) {
         if (stream.at >= stream.end) return "a coded stream ends before its last symbol";
         x = x << 16 | load_word(stream.at);
@@ -272,16 +281,30 @@ class ChunkDecoder {
 
   const char* finish(Part& part) {
     if (!part.active) return nullptr;
-    for (int p = 0; p < planes_; ++p) {
+    for (int p = 0; p < part.count; ++p) {
       const PlaneRecord& plane = part.record->planes[p];
       uint8_t* out = part.buffers[p].get();
+      if (plane.mode == kContext) {
+        if (const char* error = decode_contexts(part, p, out)) return error;
+      }
       if (plane.mode == kConst) std::memset(out, plane.value, part.m);
       if (plane.mode == kWindow) loops_.from_nibbles(part.fixed[p], part.m, plane.top, out);
       const char* error = patch(part, part.data[p] + plane.size, plane.patches, out);
       if (error) return error;
     }
-    if (!part.fused) loops_.join(part.planes, part.n, width_, layout_, part.out);
+    if (!part.fused) loops_.join(part.planes, part.n, width_, part.layout, part.out);
     return nullptr;
+  }
+
+  const char* decode_contexts(const Part& part, int p, uint8_t* out) const {
+    const PlaneRecord& plane = part.record->planes[p];
+    const uint8_t* above = p ? part.planes[p - 1] : nullptr;
+    Stream stream;
+    if (!open_stream(part.data[p], plane.size, stream))
+      return "a coded stream has an impossible head";
+    const ContextSet& set = head_.sets[plane.table];
+    if (const char* error = set.decode(stream, above, part.m, out)) return error;
+    return ends_cleanly(stream) ? nullptr : "a coded stream does not end cleanly";
   }
 
   static const char* patch(const Part& part, const uint8_t* data, size_t count, uint8_t* out) {
@@ -336,16 +359,6 @@ class ChunkDecoder {
            std::count(stream.states, stream.states + stream.lanes, kLower) == stream.lanes;
   }
 
-  // The symbol of a state, which is left to be renormalised.
-  static uint8_t decode_one(const Table& table, uint32_t& x) {
-    const uint32_t slot = x & ((1u << table.precision) - 1);
-    const uint8_t s = table.precision == kPrecision
-                          ? static_cast<uint8_t>(table.slots[slot] >> 24)
-                          : table.symbol_of[slot];
-    x = table.freq[s] * (x >> table.precision) + slot - table.cum[s];
-    return s;
-  }
-
   const Head& head_;
   const uint8_t* coded_;
   const int width_, layout_;
@@ -374,7 +387,12 @@ std::string parse_head(const uint8_t* data, size_t bytes, size_t coded_bytes, si
     if (const char* error = unpack_table(in.at(), in.end(), table)) return error;
     table.prepare_decoder();
   }
-  if (in.integer<uint8_t>() != 0) return "sets of contexts; a newer release may read them";
+  const size_t sets = in.integer<uint8_t>();
+  if (in.cut()) return "the head is cut short";
+  if (sets > kMaxSets) return std::to_string(sets) + " sets of contexts, expected at most 8";
+  head.sets.resize(sets);
+  for (ContextSet& set : head.sets)
+    if (const char* error = set.unpack(in.at(), in.end())) return error;
   const size_t chunk = size_t{1} << head.chunk_log2;
   const size_t count = n / chunk + (n % chunk != 0);
   if (count > static_cast<size_t>(in.end() - in.at()) / 2)
@@ -384,7 +402,7 @@ std::string parse_head(const uint8_t* data, size_t bytes, size_t coded_bytes, si
   for (size_t c = 0; c < count; ++c) {
     ChunkRecord& record = head.chunks[c];
     const size_t elements = std::min(chunk, n - c * chunk);
-    if (const char* error = read_chunk(in, elements, width, layout, tables, record))
+    if (const char* error = read_chunk(in, elements, width, layout, head, record))
       return std::string(error) + " (chunk " + std::to_string(c) + ")";
     record.start = start;
     if (c + 1 < count) record.size = padded(record.size);

@@ -50,6 +50,7 @@ struct PlaneWork {
   size_t symbol_count = 0;
   Sample sample, single;  // of the symbols; of single exponents, where there are many patches
   size_t outside = 0;
+  int64_t limit = INT64_MAX;  // what the plane costs with contexts
   const Table* table = nullptr;
   size_t fixed_bytes(size_t m) const {
     return record.mode == kRaw ? m : record.mode == kWindow ? (m + 1) / 2 : 0;
@@ -86,11 +87,13 @@ bool promising(const uint8_t* plane, size_t m) {
   return entropy(glance) * 10 < 74 * total * kCostUnit;
 }
 
+using Sets = std::vector<std::unique_ptr<ContextSet>>;
+
 // Codes one chunk at a time; the buffers are made once.
 class ChunkCoder {
  public:
-  ChunkCoder(int width, int layout, int speed, Isa isa, size_t chunk_elements)
-      : width_(width), layout_(layout), speed_(speed), isa_(isa), loops_(loops_for(isa)),
+  ChunkCoder(int width, int layout, int speed, Isa isa, size_t chunk_elements, const Sets& sets)
+      : sets_(sets), width_(width), layout_(layout), speed_(speed), isa_(isa), loops_(loops_for(isa)),
         planes_(plane_count(layout, width)), works_(planes_) {
     const size_t m = chunk_elements;
     for (PlaneWork& work : works_) {
@@ -123,7 +126,7 @@ class ChunkCoder {
     uint8_t* planes[kMaxWidth];
     for (int p = 0; p < planes_; ++p) planes[p] = works_[p].plane.get();
     loops_.split(elements, n, width_, layout_, planes);
-    for (int p = 0; p < planes_; ++p) look_at_plane(works_[p], p);
+    for (int p = 0; p < planes_; ++p) look_at_plane(p);
     return true;
   }
 
@@ -131,19 +134,23 @@ class ChunkCoder {
     for (int p = 0; p < planes_; ++p) {
       PlaneWork& work = works_[p];
       if (work.record.mode == kPair && !choose_pairs(work, tables)) prepare_bytes(work);
-      if (work.record.mode == kBytes && !choose_bytes(work, p, tables))
-        work.record.mode = kRaw;
+      if (work.record.mode == kBytes && !choose_bytes(work, p, tables)) work.record.mode = kRaw;
+      const int64_t raw = 8 * static_cast<int64_t>(m_) * kCostUnit;
+      if (work.record.mode == kRaw && raw >= work.limit) work.record.mode = kContext;
     }
   }
 
   // Codes the planes and says how many bytes the chunk takes.
   void code(ChunkRecord& record) {
     size_t size = 0;
-    for (PlaneWork& work : works_) {
+    for (int p = 0; p < planes_; ++p) {
+      PlaneWork& work = works_[p];
       if (work.record.mode == kPair || work.record.mode == kBytes) code_plane(work);
+      if (work.record.mode == kContext) code_contexts(p);
       size += padded(work.fixed_bytes(m_)) + work.stream_bytes;
     }
-    record.form = size < n_ * width_ ? kFormPlanes : kFormRaw;
+    const Form planes = speed_ == kContextsOfBytes ? kFormBytes : kFormPlanes;
+    record.form = size < n_ * width_ ? planes : kFormRaw;
     record.size = std::min(size, n_ * width_);
     for (int p = 0; p < planes_; ++p) record.planes[p] = works_[p].record;
   }
@@ -173,13 +180,18 @@ class ChunkCoder {
   }
 
  private:
-  void look_at_plane(PlaneWork& work, int p) {
+  void look_at_plane(int p) {
+    PlaneWork& work = works_[p];
     work.record = PlaneRecord{};
+    work.limit = INT64_MAX;
     work.stream_bytes = 0;
     if (all_equal(work.plane.get(), m_, 1)) {
       work.record.mode = kConst;
       work.record.value = work.plane[0];
-    } else if (layout_ == kFloat && speed_ == kFast) {
+      return;
+    }
+    if (sets_[p]) work.limit = sets_[p]->cost(work.plane.get(), above(p), m_);
+    if (layout_ == kFloat && speed_ == kFast) {
       if (p == 0) code_window(work);
     } else if (layout_ == kFloat && p == 0) {
       work.record.mode = kPair;
@@ -220,6 +232,10 @@ class ChunkCoder {
 
   bool use(PlaneWork& work, int t, int64_t cost, int kind, TableSet& tables) {
     if ((t < 0 && tables.full()) || !pays(cost, m_)) return false;
+    if (cost >= work.limit) {
+      work.record.mode = kContext;
+      return true;
+    }
     if (t < 0) t = tables.add(work.symbols.get(), work.symbol_count, kind);
     work.record.table = static_cast<uint8_t>(t);
     work.table = &tables[t];
@@ -246,6 +262,20 @@ class ChunkCoder {
     if (!append_patches(work, decoded, work.stream_bytes)) work.record.mode = kRaw;
   }
 
+  void code_contexts(int p) {
+    PlaneWork& work = works_[p];
+    uint8_t* const end = words_.get() + kWordSlack + 2 * m_;
+    work.stream_bytes =
+        sets_[p]->encode(work.plane.get(), above(p), m_, end, work.stream.get());
+    work.record.size = static_cast<uint32_t>(work.stream_bytes);
+    for (int q = 0; q < p; ++q) work.record.table += sets_[q] != nullptr;
+    if (work.stream_bytes < m_) return;
+    work.record.mode = kRaw;
+    work.stream_bytes = 0;
+  }
+
+  const uint8_t* above(int p) const { return p ? works_[p - 1].plane.get() : nullptr; }
+
   // False, and no stream, if what is there and the patches take as much as the plane.
   bool append_patches(PlaneWork& work, const uint8_t* decoded, size_t bytes) {
     uint16_t* at = positions_.get();
@@ -271,7 +301,7 @@ class ChunkCoder {
     uint8_t* const end = words_.get() + kWordSlack + 2 * n;
     uint8_t* out = end;
     const size_t whole = lanes == 32 ? n / 32 * 32 : 0;
-    for (size_t i = n; i-- > whole;) out = encode_one(states[i % lanes], table, symbols[i], out);
+    for (size_t i = n; i-- > whole;) out = put_symbol(states[i % lanes], table, symbols[i], out);
     out = loops_.encode_steps(states, table, symbols + whole, whole / 32, out, ahead_);
     ahead_ = Ahead{};
     uint8_t* to = work.stream.get();
@@ -281,19 +311,7 @@ class ChunkCoder {
     work.stream_bytes = 1 + 4 * lanes + static_cast<size_t>(end - out);
   }
 
-  static uint8_t* encode_one(uint32_t& x, const Table& table, uint8_t symbol, uint8_t* out) {
-    const uint32_t freq = table.freq[symbol];
-    if (x >> (32 - kPrecision) >= freq) {
-      const auto word = static_cast<uint16_t>(x);
-      out -= 2;
-      std::memcpy(out, &word, 2);
-      x >>= 16;
-    }
-    const uint32_t q = divide(x, freq, table.reciprocal[symbol]);
-    x += table.cum[symbol] + q * ((1u << kPrecision) - freq);
-    return out;
-  }
-
+  const Sets& sets_;
   const int width_, layout_, speed_;
   const Isa isa_;
   const Loops& loops_;
@@ -319,14 +337,16 @@ void append_record(const ChunkRecord& record, int width, int layout, std::string
   }
   put(record.checksum, 4);
   if (record.form == kFormRaw) return;
+  if (record.form == kFormBytes) layout = kBytePlanes;
   for (int p = 0; p < plane_count(layout, width); ++p) {
     const PlaneRecord& plane = record.planes[p];
     put(plane.mode, 1);
     if (plane.mode == kConst) put(plane.value, 1);
     if (plane.mode == kPair || plane.mode == kWindow) put(plane.top, 1);
-    if (plane.mode == kPair || plane.mode == kBytes) put(plane.table, 1);
-    if (plane.mode >= kBytes) put(plane.patches, 2);
-    if (plane.mode == kPair || plane.mode == kBytes) put(plane.size, 4);
+    const bool stream = plane.mode == kPair || plane.mode == kBytes || plane.mode == kContext;
+    if (stream) put(plane.table, 1);
+    if (plane.mode >= kBytes && plane.mode != kContext) put(plane.patches, 2);
+    if (stream) put(plane.size, 4);
   }
 }
 
@@ -342,6 +362,8 @@ void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int
   const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, count));
   const bool past_caches = n * width > kCacheBytes;
   const Loops& loops = loops_for(isa);
+  if (speed == kContextsOfBytes) layout = kBytePlanes;
+  const Sets sets = learn_contexts(data, n, width, layout, speed, chunk, loops);
   const auto work = [&](ChunkCoder& coder) {
     for (size_t c; (c = next.fetch_add(1)) < count;) {
       ChunkRecord& record = records[c];
@@ -371,13 +393,16 @@ void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int
   std::vector<ChunkCoder> coders;
   coders.reserve(workers);
   for (size_t w = 0; w < workers; ++w)
-    coders.emplace_back(width, layout, speed, isa, std::min(n, chunk));
+    coders.emplace_back(width, layout, speed, isa, std::min(n, chunk), sets);
   std::vector<std::thread> others;
   for (size_t w = 1; w < workers; ++w) others.emplace_back(work, std::ref(coders[w]));
   work(coders[0]);
   for (std::thread& other : others) other.join();
   head.push_back(static_cast<char>(chunk_log2));
   tables.pack(head);
+  head.push_back(static_cast<char>(sets.size() - std::count(sets.begin(), sets.end(), nullptr)));
+  for (const auto& set : sets)
+    if (set) set->pack(head);
   for (const ChunkRecord& record : records) append_record(record, width, layout, head);
   used = end;
 }

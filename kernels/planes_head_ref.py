@@ -6,11 +6,12 @@
 from dataclasses import dataclass
 
 from .errors import BitstreamError
+from .planes_context_ref import ABOVE, MAX_SETS, ContextSet, unpack_set
 from .planes_tables_ref import MAX_TABLES, Table, unpack_table
 
 BYTE_PLANES, FLOAT, NIBBLES = 0, 1, 2
-FORM_RAW, FORM_CONST, FORM_PLANES = 0, 1, 2
-RAW, CONST, BYTES, PAIR, WINDOW = 0, 1, 2, 3, 4
+FORM_RAW, FORM_CONST, FORM_PLANES, FORM_BYTES = 0, 1, 2, 3
+RAW, CONST, BYTES, PAIR, WINDOW, CONTEXT = 0, 1, 2, 3, 4, 5
 MIN_CHUNK_LOG2, MAX_CHUNK_LOG2 = 6, 16
 ALIGN = 16
 
@@ -21,6 +22,7 @@ FIELDS: dict[int, dict[str, int]] = {
     BYTES: {"table": 1, "patches": 2, "size": 4},
     PAIR: {"top": 1, "table": 1, "patches": 2, "size": 4},
     WINDOW: {"top": 1, "patches": 2},
+    CONTEXT: {"table": 1, "size": 4},
 }
 
 
@@ -88,7 +90,7 @@ class ChunkRecord:
 
 def parse(
     head: bytes, coded_bytes: int, n: int, width: int, layout: int
-) -> tuple[list[Table], list[ChunkRecord]]:
+) -> tuple[list[Table], list[ContextSet], list[ChunkRecord]]:
     """Tables and records of a head, checked against the number of elements and coded bytes."""
     plane_count(layout, width)
     cursor = Cursor(head)
@@ -96,18 +98,22 @@ def parse(
     if not MIN_CHUNK_LOG2 <= chunk_log2 <= MAX_CHUNK_LOG2:
         raise BitstreamError(f"chunk size 2**{chunk_log2}, expected 2**6 to 2**16")
     tables: list[Table] = []
+    sets: list[ContextSet] = []
     if (stored := cursor.integer(1)) > MAX_TABLES:
         raise BitstreamError(f"{stored} tables, expected at most {MAX_TABLES}")
     for _ in range(stored):
         table, cursor.at = unpack_table(head, cursor.at)
         tables.append(table)
-    if contexts := cursor.integer(1):
-        raise BitstreamError(f"{contexts} sets of contexts; a newer release may read them")
+    if (stored := cursor.integer(1)) > MAX_SETS:
+        raise BitstreamError(f"{stored} sets of contexts, expected at most {MAX_SETS}")
+    for _ in range(stored):
+        contexts, cursor.at = unpack_set(head, cursor.at)
+        sets.append(contexts)
     records: list[ChunkRecord] = []
     start = 0
     for first in range(0, n, 1 << chunk_log2):
         elements = min(1 << chunk_log2, n - first)
-        record = _record(cursor, elements, width, layout, len(tables))
+        record = _record(cursor, elements, width, layout, len(tables), sets)
         record.start = start
         if first + elements < n:
             record.size += -record.size % ALIGN
@@ -118,19 +124,24 @@ def parse(
     cursor.finish("the chunk records")
     if start != coded_bytes:
         raise BitstreamError(f"{coded_bytes} coded bytes, the chunks take {start}")
-    return tables, records
+    return tables, sets, records
 
 
-def _record(cursor: Cursor, n: int, width: int, layout: int, tables: int) -> ChunkRecord:
+def _record(
+    cursor: Cursor, n: int, width: int, layout: int, tables: int, sets: list[ContextSet]
+) -> ChunkRecord:
     form = cursor.integer(1)
     if form == FORM_CONST:
         return ChunkRecord(form, n, value=cursor.take(width))
-    if form > FORM_PLANES:
+    if form > FORM_BYTES:
         raise BitstreamError(f"chunk form {form} at head byte {cursor.at - 1} is unknown")
     checksum = cursor.integer(4)
     if form == FORM_RAW:
         return ChunkRecord(form, n, checksum=checksum, size=n * width)
-    planes = tuple(_plane(cursor, p, layout, tables) for p in range(plane_count(layout, width)))
+    if form == FORM_BYTES:
+        layout = BYTE_PLANES
+    count = plane_count(layout, width)
+    planes = tuple(_plane(cursor, p, layout, tables, sets) for p in range(count))
     m = (n + 1) // 2 if layout == NIBBLES else n
     fixed = {RAW: m, WINDOW: (m + 1) // 2}
     sizes = (fixed.get(plane.mode, 0) for plane in planes)
@@ -138,11 +149,16 @@ def _record(cursor: Cursor, n: int, width: int, layout: int, tables: int) -> Chu
     return ChunkRecord(form, n, checksum=checksum, planes=planes, size=size)
 
 
-def _plane(cursor: Cursor, p: int, layout: int, tables: int) -> PlaneRecord:
+def _plane(cursor: Cursor, p: int, layout: int, tables: int, sets: list[ContextSet]) -> PlaneRecord:
     mode = cursor.integer(1)
     if mode not in FIELDS or (mode in (PAIR, WINDOW) and (layout != FLOAT or p > 0)):
         raise BitstreamError(f"mode {mode} of plane {p} at head byte {cursor.at - 1} is unknown")
     record = PlaneRecord(mode, **{f: cursor.integer(size) for f, size in FIELDS[mode].items()})
-    if record.mode in (BYTES, PAIR) and record.table >= tables:
+    if mode in (BYTES, PAIR) and record.table >= tables:
         raise BitstreamError(f"table {record.table} of plane {p}, there are {tables}")
+    if mode == CONTEXT:
+        if record.table >= len(sets):
+            raise BitstreamError(f"contexts {record.table} of plane {p}, there are {len(sets)}")
+        if p == 0 and sets[record.table].source == ABOVE:
+            raise BitstreamError("the contexts of plane 0 are those of a plane before it")
     return record

@@ -20,6 +20,7 @@ Modes of a plane of m bytes
              is two nibbles, low one first; nibble d < 15 stands for exponent top - d (mod 256),
              15 for exponent 0. The missing last nibble is 0.
     WINDOW   the same nibbles, uncoded, ceil(m / 2) bytes, and patches.
+    CONTEXT  a stream of m symbols whose tables follow from earlier bytes (`planes_context_ref`).
     Patches replace single bytes of the decoded plane: u16 positions, ascending, then as many
     u8 values.
 
@@ -30,44 +31,55 @@ Head
     k              1  log2 of the elements of a chunk, 6 to 16
     tables         1  their number, 0 to 64
     ...            *  the tables, stored as in `planes_tables_ref`
-    contexts       1  0
+    contexts       1  number of their sets, 0 to 8
+    ...            *  the sets of contexts, stored as in `planes_context_ref`
     ...            *  one record for each chunk: u8 form, then
                       form 0 (RAW): u32 checksum
                       form 1 (CONST): the w bytes of the one element; no coded bytes
-                      form 2 (PLANES): u32 checksum, then for each plane u8 mode and
+                      form 2 (PLANES), 3 (the same in layout BYTES): u32 checksum, then for
+                      each plane u8 mode and
                           CONST: u8 value
                           BYTES: u8 table, u16 patches, u32 bytes of the stream
                           PAIR: u8 top, u8 table, u16 patches, u32 bytes of the stream
                           WINDOW: u8 top, u16 patches
+                          CONTEXT: u8 set, u32 bytes of the stream
     =========  =====  ===================================================================
     Integers are little-endian. The checksum is the low half of XXH3-64 (seed 0) of the chunk's
     coded bytes with their padding.
 
 Coded bytes of a chunk
-    RAW: the elements. PLANES: first the RAW and WINDOW bytes of all planes in order, each padded
+    RAW: the elements. Planes: first the RAW and WINDOW bytes of all planes in order, each padded
     with zeros to a multiple of 16; then, in order and without padding, stream and patches of
     each plane. Every chunk but the last is padded with zeros to a multiple of 16.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from .errors import BitstreamError
+from .planes_context_ref import (
+    LEARNT,
+    ContextSet,
+    learn,
+    pack_set,
+)
+from .planes_context_ref import decode_stream as decode_contexts
+from .planes_context_ref import encode_stream as encode_contexts
 from .planes_head_ref import (
     ALIGN,
     BYTE_PLANES,
     BYTES,
     CONST,
+    CONTEXT,
     FLOAT,
+    FORM_BYTES,
     FORM_CONST,
     FORM_PLANES,
     FORM_RAW,
     MAX_CHUNK_LOG2,
-    MIN_CHUNK_LOG2,
     NIBBLES,
     PAIR,
     RAW,
@@ -75,8 +87,8 @@ from .planes_head_ref import (
     ChunkRecord,
     Cursor,
     PlaneRecord,
-    plane_count,
 )
+from .planes_layouts_ref import from_nibbles, join, split, to_nibbles
 from .planes_tables_ref import (
     BIT,
     PATCH_BITS,
@@ -93,46 +105,13 @@ from .planes_tables_ref import (
 
 Bytes = npt.NDArray[np.uint8]
 
-FAST, TIGHT, STORED = 0, 1, 2
+# The last three are tried for "small": contexts for all planes, for all but plane 0, and for the
+# byte planes of any layout.
+FAST, TIGHT, STORED, CONTEXTS, CONTEXTS_BUT_0, CONTEXTS_OF_BYTES = 0, 1, 2, 3, 4, 5
 # From one patch in so many exponents on, single exponents are considered.
 MANY_OUTSIDE = 128
-
-
-def split(chunk: Bytes, layout: int) -> list[Bytes]:
-    """The planes of a chunk uint8 [n, w]."""
-    n, width = chunk.shape
-    if layout == BYTE_PLANES:
-        return [chunk[:, width - 1 - p].copy() for p in range(width)]
-    if layout == FLOAT:
-        high, low = chunk[:, -1], chunk[:, -2]
-        exponents, rests = high << 1 | low >> 7, high & 128 | low & 127
-        lower = [chunk[:, width - 1 - p].copy() for p in range(2, width)]
-        return [exponents.astype(np.uint8), rests.astype(np.uint8), *lower]
-    b = np.zeros(n + n % 2, np.uint8)
-    b[:n] = chunk[:, 0]
-    return [_pairs(b >> 3 & 15), _pairs(b >> 4 & 8 | b & 7)]
-
-
-def _pairs(nibbles: npt.NDArray[Any]) -> Bytes:
-    pairs: Bytes = (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
-    return pairs
-
-
-def _nibbles(pairs: Bytes, count: int) -> Bytes:
-    both: Bytes = np.stack([pairs & 15, pairs >> 4], axis=1).astype(np.uint8)
-    return both.reshape(-1)[:count]
-
-
-def join(planes: list[Bytes], n: int, layout: int) -> Bytes:
-    """The chunk uint8 [n, w] of these planes: `split` backwards."""
-    if layout == BYTE_PLANES:
-        return np.stack(planes[::-1], axis=1)
-    if layout == FLOAT:
-        exponents, rests = planes[:2]
-        low, high = exponents << 7 | rests & 127, exponents >> 1 | rests & 128
-        return np.stack([*planes[:1:-1], low, high], axis=1)
-    exponents, rests = (_nibbles(plane, n) for plane in planes)
-    return ((rests & 8) << 4 | exponents << 3 | rests & 7).astype(np.uint8)[:, None]
+NO_LIMIT = 1 << 62
+MAX_PLANES = 8
 
 
 @dataclass
@@ -163,19 +142,6 @@ def choose_top(exponents: Bytes) -> int:
     return int(np.argmax(inside))
 
 
-def to_nibbles(exponents: Bytes, top: int) -> Bytes:
-    """Window nibbles of these exponents, two to a byte."""
-    distance = np.uint8(top) - exponents
-    nibbles = np.where((distance < 15) & (exponents > 0), distance, 15).astype(np.uint8)
-    return _pairs(np.concatenate([nibbles, np.zeros(len(nibbles) % 2, np.uint8)]))
-
-
-def from_nibbles(pairs: Bytes, m: int, top: int) -> Bytes:
-    """Exponents of m window nibbles."""
-    nibbles = _nibbles(pairs, m)
-    return np.where(nibbles < 15, np.uint8(top) - nibbles, 0).astype(np.uint8)
-
-
 def code_window(plane: Bytes) -> Coded:
     """Mode WINDOW."""
     top = choose_top(plane)
@@ -186,8 +152,11 @@ def code_window(plane: Bytes) -> Coded:
     return Coded(bytes([WINDOW, top]) + count.to_bytes(2, "little"), pairs.tobytes(), tail)
 
 
-def code_pairs(plane: Bytes, tables: TableSet) -> Coded:
-    """Mode PAIR, or what `code_bytes` makes of exponents that do not suit it."""
+def code_pairs(plane: Bytes, tables: TableSet, limit: int) -> Coded | None:
+    """Mode PAIR, or what `code_bytes` makes of exponents that do not suit it.
+
+    None where a table would cost `limit` or more; contexts do with that.
+    """
     m = len(plane)
     top = choose_top(plane)
     symbols = to_nibbles(plane, top)
@@ -195,9 +164,11 @@ def code_pairs(plane: Bytes, tables: TableSet) -> Coded:
     t, cost = tables.estimate(histogram(symbols), 1)
     cost += outside * PATCH_BITS * BIT
     if MANY_OUTSIDE * outside > m and tables.estimate(histogram(plane), 0)[1] <= cost:
-        return code_bytes(plane, 0, tables)
+        return code_bytes(plane, 0, tables, limit)
     if (t is None and tables.full) or not _pays(cost, m):
-        return code_bytes(plane, 0, tables)
+        return code_bytes(plane, 0, tables, limit)
+    if cost >= limit:
+        return None
     if t is None:
         t = tables.add(symbols, 1)
     coding = tables.codings[t]
@@ -209,15 +180,17 @@ def code_pairs(plane: Bytes, tables: TableSet) -> Coded:
     return Coded(bytes([PAIR, top, t]) + _sizes(count, stream), stream=stream + tail)
 
 
-def code_bytes(plane: Bytes, p: int, tables: TableSet) -> Coded:
-    """Mode BYTES, or RAW where that does not pay. Only plane 0 is expected to."""
+def code_bytes(plane: Bytes, p: int, tables: TableSet, limit: int) -> Coded | None:
+    """Mode BYTES, or RAW where that does not pay, or None as `code_pairs`."""
     m = len(plane)
-    raw = Coded(bytes([RAW]), plane.tobytes())
+    raw = Coded(bytes([RAW]), plane.tobytes()) if 8 * m * BIT < limit else None
     if p > 0 and m > SAMPLED and not _promising(plane):
         return raw
     t, cost = tables.estimate(histogram(plane), 2 * p)
     if (t is None and tables.full) or not _pays(cost, m):
         return raw
+    if cost >= limit:
+        return None
     if t is None:
         t = tables.add(plane, 2 * p)
     coding = tables.codings[t]
@@ -225,7 +198,7 @@ def code_bytes(plane: Bytes, p: int, tables: TableSet) -> Coded:
     stream = encode_stream(symbols, coding.table)
     count, tail = patches(plane, symbols)
     if len(stream) + len(tail) >= m:
-        return raw
+        return Coded(bytes([RAW]), plane.tobytes())
     return Coded(bytes([BYTES, t]) + _sizes(count, stream), stream=stream + tail)
 
 
@@ -244,63 +217,93 @@ def _promising(plane: Bytes) -> bool:
     return entropy(glance.astype(np.int64)) * 10 < 74 * int(glance.sum()) * BIT
 
 
-def code_plane(plane: Bytes, p: int, layout: int, mode: int, tables: TableSet) -> Coded:
-    """Code plane p of a chunk."""
-    if np.all(plane == plane[0]):
-        return Coded(bytes([CONST, plane[0]]))
-    if layout == FLOAT and mode == FAST:
-        return code_window(plane) if p == 0 else Coded(bytes([RAW]), plane.tobytes())
-    if layout == FLOAT and p == 0:
-        return code_pairs(plane, tables)
-    return code_bytes(plane, p, tables)
-
-
 def _pad(data: bytes) -> bytes:
     return data + bytes(-len(data) % ALIGN)
 
 
-def code_chunk(
-    chunk: Bytes, layout: int, mode: int, tables: TableSet
-) -> tuple[bytes, bytes, bytes]:
+@dataclass
+class Coder:
+    """How an array is coded: what its chunks share."""
+
+    layout: int
+    mode: int
+    tables: TableSet
+    contexts: list[ContextSet | None]
+
+
+def code_plane(planes: list[Bytes], p: int, coder: Coder) -> Coded:
+    """Code plane p of a chunk."""
+    plane, tables = planes[p], coder.tables
+    if np.all(plane == plane[0]):
+        return Coded(bytes([CONST, plane[0]]))
+    if coder.layout == FLOAT and coder.mode == FAST:
+        return code_window(plane) if p == 0 else Coded(bytes([RAW]), plane.tobytes())
+    contexts = coder.contexts[p]
+    above = planes[p - 1] if p else None
+    limit = None if contexts is None else contexts.cost(plane, above)
+    bits = NO_LIMIT if limit is None else limit
+    if coder.layout == FLOAT and p == 0:
+        coded = code_pairs(plane, tables, bits)
+    else:
+        coded = code_bytes(plane, p, tables, bits)
+    if coded is not None:
+        return coded
+    assert contexts is not None  # only a limit makes None
+    number = sum(earlier is not None for earlier in coder.contexts[:p])
+    stream = encode_contexts(plane, above, contexts)
+    if len(stream) >= len(plane):
+        return Coded(bytes([RAW]), plane.tobytes())
+    return Coded(bytes([CONTEXT, number]) + len(stream).to_bytes(4, "little"), stream=stream)
+
+
+def learn_contexts(chunks: list[Bytes], layout: int, mode: int) -> list[ContextSet | None]:
+    """Contexts for each plane, from every second, third ... of over 1024 chunks."""
+    if mode not in (CONTEXTS, CONTEXTS_BUT_0, CONTEXTS_OF_BYTES) or not chunks:
+        return [None] * MAX_PLANES
+    taken = chunks[:: -(-len(chunks) // LEARNT)]
+    lessons = [split(chunk, layout) for chunk in taken if np.any(chunk != chunk[0])]
+    count = len(lessons[0]) if lessons else 0
+    sets = [learn(lessons, p) if mode != CONTEXTS_BUT_0 or p else None for p in range(count)]
+    return sets + [None] * (MAX_PLANES - count)
+
+
+def code_chunk(chunk: Bytes, coder: Coder) -> tuple[bytes, bytes, bytes]:
     """Form, rest of the record after the checksum, and bytes of a chunk uint8 [n, w]."""
     if np.all(chunk == chunk[0]):
         return bytes([FORM_CONST]), chunk[0].tobytes(), b""
-    if mode == STORED:
+    if coder.mode == STORED:
         return bytes([FORM_RAW]), b"", chunk.tobytes()
-    planes = split(chunk, layout)
-    coded = [code_plane(plane, p, layout, mode, tables) for p, plane in enumerate(planes)]
+    planes = split(chunk, coder.layout)
+    coded = [code_plane(planes, p, coder) for p in range(len(planes))]
     data = b"".join(_pad(c.fixed) for c in coded) + b"".join(c.stream for c in coded)
     if len(data) >= chunk.size:
         return bytes([FORM_RAW]), b"", chunk.tobytes()
-    return bytes([FORM_PLANES]), b"".join(c.record for c in coded), data
+    form = FORM_BYTES if coder.mode == CONTEXTS_OF_BYTES else FORM_PLANES
+    return bytes([form]), b"".join(c.record for c in coded), data
 
 
 def encode(
     data: bytes, width: int, layout: int, mode: int = TIGHT, chunk_log2: int = MAX_CHUNK_LOG2
 ) -> tuple[bytes, bytes]:
     """Head and coded bytes of an array of elements of `width` bytes."""
-    plane_count(layout, width)
-    if not MIN_CHUNK_LOG2 <= chunk_log2 <= MAX_CHUNK_LOG2:
-        raise ValueError(
-            f"chunk_log2 is {chunk_log2}, expected {MIN_CHUNK_LOG2} to {MAX_CHUNK_LOG2}"
-        )
-    if len(data) % width:
-        raise ValueError(f"{len(data)} bytes are no multiple of the element's {width}")
+    if mode == CONTEXTS_OF_BYTES:
+        layout = BYTE_PLANES
     elements = np.frombuffer(data, np.uint8).reshape(-1, width)
-    tables = TableSet()
+    step = 1 << chunk_log2
+    chunks = [elements[start : start + step] for start in range(0, len(elements), step)]
+    contexts = learn_contexts(chunks, layout, mode)
+    coder = Coder(layout, mode, TableSet(), contexts)
     records, pieces = [], []
-    for start in range(0, len(elements), 1 << chunk_log2):
-        last = start + (1 << chunk_log2) >= len(elements)
-        form, rest, body = code_chunk(
-            elements[start : start + (1 << chunk_log2)], layout, mode, tables
-        )
-        body = body if last else _pad(body)
+    for i, chunk in enumerate(chunks):
+        form, rest, body = code_chunk(chunk, coder)
+        body = body if i == len(chunks) - 1 else _pad(body)
         check = b"" if form[0] == FORM_CONST else checksum(body).to_bytes(4, "little")
         records.append(form + check + rest)
         pieces.append(body)
-    stored = b"".join(pack_table(coding.table) for coding in tables.codings)
-    head = bytes([chunk_log2, len(tables.codings)]) + stored + bytes([0]) + b"".join(records)
-    return head, b"".join(pieces)
+    stored = b"".join(pack_table(coding.table) for coding in coder.tables.codings)
+    sets = [pack_set(contexts) for contexts in coder.contexts if contexts is not None]
+    head = bytes([chunk_log2, len(coder.tables.codings)]) + stored
+    return head + bytes([len(sets)]) + b"".join(sets) + b"".join(records), b"".join(pieces)
 
 
 def checksum(data: bytes) -> int:
@@ -309,15 +312,25 @@ def checksum(data: bytes) -> int:
 
 
 def decode(
-    tables: list[Table], records: list[ChunkRecord], coded: bytes, width: int, layout: int
+    tables: list[Table],
+    sets: list[ContextSet],
+    records: list[ChunkRecord],
+    coded: bytes,
+    width: int,
+    layout: int,
 ) -> bytes:
     """The elements of these chunks, of what `parse` found; BitstreamError if damaged."""
-    chunks = [decode_chunk(r, tables, coded, width, layout) for r in records]
+    chunks = [decode_chunk(r, tables, sets, coded, width, layout) for r in records]
     return b"".join(chunk.tobytes() for chunk in chunks)
 
 
 def decode_chunk(
-    record: ChunkRecord, tables: list[Table], coded: bytes, width: int, layout: int
+    record: ChunkRecord,
+    tables: list[Table],
+    sets: list[ContextSet],
+    coded: bytes,
+    width: int,
+    layout: int,
 ) -> Bytes:
     """The elements of one chunk, uint8 [n, w]."""
     if record.form == FORM_CONST:
@@ -327,13 +340,19 @@ def decode_chunk(
         raise BitstreamError(f"the chunk at coded byte {record.start} fails its checksum")
     if record.form == FORM_RAW:
         return np.frombuffer(data, np.uint8, record.n * width).reshape(-1, width)
+    if record.form == FORM_BYTES:
+        layout = BYTE_PLANES
     cursor = Cursor(data)
     m = (record.n + 1) // 2 if layout == NIBBLES else record.n
     fixed = [_fixed(cursor, plane, m) for plane in record.planes]
-    planes = [
-        _decode_plane(cursor, plane, f, m, tables)
-        for plane, f in zip(record.planes, fixed, strict=True)
-    ]
+    planes: list[Bytes] = []
+    for plane, f in zip(record.planes, fixed, strict=True):
+        if plane.mode == CONTEXT:
+            above = planes[-1] if planes else None
+            contexts = sets[plane.table]
+            planes.append(decode_contexts(cursor.take(plane.size), m, above, contexts))
+        else:
+            planes.append(_decode_plane(cursor, plane, f, m, tables))
     return join(planes, record.n, layout)
 
 

@@ -113,16 +113,29 @@ void Table::prepare_encoder(bool pairs) {
   }
 }
 
-void Table::prepare_decoder() {
+void Table::prepare_context() {
   set_cums();
-  const size_t count = size_t{1} << precision;
-  if (precision == kPrecision) slots.resize(count);
-  else symbol_of.resize(count);
+  const int64_t* log = log2_table(precision);
+  for (int s = 0; s < 256; ++s) {
+    reciprocal[s] = freq[s] ? latentpack::reciprocal(freq[s]) : 0;
+    cost[s] = static_cast<int16_t>(((int64_t{precision} << kLogBits) - log[freq[s]]) >>
+                                   (kLogBits - kCostBits));
+  }
+}
+
+void Table::prepare_decoder() {
+  if (precision != kPrecision) return prepare_searched();
+  set_cums();
+  slots.resize(size_t{1} << precision);
   for (uint32_t s = 0; s < 256; ++s)
-    for (uint32_t k = 0; k < freq[s]; ++k) {
-      if (precision == kPrecision) slots[cum[s] + k] = freq[s] | k << 12 | s << 24;
-      else symbol_of[cum[s] + k] = static_cast<uint8_t>(s);
-    }
+    for (uint32_t k = 0; k < freq[s]; ++k) slots[cum[s] + k] = freq[s] | k << 12 | s << 24;
+}
+
+void Table::prepare_searched() {
+  set_cums();
+  symbol_of.resize(size_t{1} << precision);
+  for (int s = 0; s < 256; ++s)
+    std::fill_n(symbol_of.begin() + cum[s], freq[s], static_cast<uint8_t>(s));
 }
 
 namespace {
@@ -173,6 +186,10 @@ int64_t entropy(const Histogram counts) {
   return (static_cast<int64_t>(total) * log2_any(total) - own) >> (kLogBits - kCostBits);
 }
 
+int64_t table_cost(int64_t present) {
+  return (kTableBits + kSymbolBits * present) * kCostUnit;
+}
+
 int TableSet::estimate(const Sample& sample, int kind, int64_t* cost) const {
   int16_t counts[256];
   std::copy(sample.counts, sample.counts + 256, counts);
@@ -189,9 +206,8 @@ int TableSet::estimate(const Sample& sample, int kind, int64_t* cost) const {
   }
   least *= sample.weight;
   const int64_t present = 256 - std::count(counts, counts + 256, int16_t{0});
-  const int64_t flattery = sample.weight > 1 ? sample.weight : 0;
-  const int64_t extra = kTableBits + (kSymbolBits + flattery) * present;
-  const int64_t fresh = entropy(sample.counts) * sample.weight + extra * kCostUnit;
+  const int64_t flattery = sample.weight > 1 ? sample.weight * present * kCostUnit : 0;
+  const int64_t fresh = entropy(sample.counts) * sample.weight + table_cost(present) + flattery;
   if (best >= 0 && (full() || least <= fresh)) {
     *cost = least;
     return best;
@@ -216,7 +232,7 @@ int TableSet::add(const uint8_t* symbols, size_t n, int kind) {
 void TableSet::pack(std::string& head) const {
   head.push_back(static_cast<char>(tables_.size()));
   for (const Table& table : tables_) pack_table(table, head);
-  head.push_back(0);  // sets of contexts
+
 }
 
 void pack_table(const Table& table, std::string& out) {

@@ -88,8 +88,8 @@ def test_a_stream_worked_by_hand():
 @pytest.mark.parametrize("kind", ["normal", "sparse", "scales", "constant", "bf16", "bits"])
 @pytest.mark.parametrize(("layout", "width"), SHAPES)
 def test_backends_equal_the_reference(layout, width, kind):
-    data = array(20_011, layout, width, kind)
-    for mode in ("fast", "tight", "stored"):
+    data = array(9001, layout, width, kind)
+    for mode in ("fast", "tight", "small", "stored"):
         want = round_trip(data, width, layout, mode, 12, "ref")
         for backend in BACKENDS[1:]:
             assert round_trip(data, width, layout, mode, 12, backend) == want
@@ -110,9 +110,9 @@ def test_sizes(layout, width, n):
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.sampled_from(SHAPES),
-    n=st.integers(0, 5000),
+    n=st.integers(0, 2000),
     kind=st.sampled_from(["normal", "sparse", "scales", "bits"]),
-    mode=st.sampled_from(["fast", "tight"]),
+    mode=st.sampled_from(["fast", "tight", "small"]),
     chunk_log2=st.integers(6, 13),
     seed=st.integers(0, 1 << 30),
 )
@@ -132,6 +132,24 @@ def test_any_bytes(data, layout_width):
     want = round_trip(data, width, layout, backend="ref")
     for backend in BACKENDS[1:]:
         assert round_trip(data, width, layout, backend=backend) == want
+
+
+@pytest.mark.parametrize("kind", ["normal", "sparse", "scales", "bf16", "bits"])
+@pytest.mark.parametrize(("layout", "width"), SHAPES)
+def test_small_is_never_larger_than_tight(layout, width, kind):
+    data = array(30_000, layout, width, kind)
+    sizes = []
+    for mode in ("tight", "small"):
+        head, coded = round_trip(data, width, layout, mode, 13)
+        sizes.append(len(head) + len(coded))
+    assert sizes[1] <= sizes[0]
+
+
+def test_small_uses_contexts():
+    rng = np.random.default_rng(SEED)
+    walk = (np.cumsum(rng.integers(-2, 3, 20_000)) % 12).astype(np.uint8).tobytes()
+    sizes = {mode: len(round_trip(walk, 1, BYTE_PLANES, mode)[1]) for mode in ("tight", "small")}
+    assert sizes["small"] < 0.9 * sizes["tight"]
 
 
 def test_threads_do_not_change_a_byte():
@@ -213,7 +231,7 @@ def decode_all(head, coded, n, width, layout):
 def sealed(head, coded, width, layout, n):
     """The head with right checksums, so that damage behind them is met."""
     try:
-        _, records = planes_head_ref.parse(head, len(coded), n, width, layout)
+        *_, records = planes_head_ref.parse(head, len(coded), n, width, layout)
     except BitstreamError:
         return head
     for record in records:
@@ -226,7 +244,15 @@ def sealed(head, coded, width, layout, n):
 
 @pytest.mark.parametrize(
     ("layout", "width", "mode"),
-    [(FLOAT, 2, "tight"), (FLOAT, 2, "fast"), (FLOAT, 4, "tight"), (NIBBLES, 1, "tight")],
+    [
+        (FLOAT, 2, "tight"),
+        (FLOAT, 2, "fast"),
+        (FLOAT, 2, "small"),
+        (FLOAT, 4, "tight"),
+        (NIBBLES, 1, "tight"),
+        (NIBBLES, 1, "small"),
+        (BYTE_PLANES, 2, "small"),
+    ],
 )
 def test_damage_is_found_by_every_backend(layout, width, mode):
     rng = np.random.default_rng(SEED)
