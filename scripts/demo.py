@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--bpp", default=0.6, show_default=True, help="Bits per pixel of the photograph.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights for image/light.")
 def demo(output: Path, bpp: float, weights: Path | None) -> None:
-    """Encode and decode a photograph and tensors that come with latentpack.
+    """Encode and decode a photograph, tensors and a model file that come with latentpack.
 
     Prints how small and how good they are, beside JPEG and WebP of the same size and beside
     copying memory, and writes the files and a picture that shows them side by side.
@@ -45,6 +45,7 @@ def demo(output: Path, bpp: float, weights: Path | None) -> None:
         for mode in ("fast", "tight")
     ]
     output.mkdir(parents=True, exist_ok=True)
+    model = showcase.show_model(output)
     files = {"photo.lpk": coded[0].data, "photo.jpg": coded[1].data, "tensor.lpk": packed[1].data}
     for name, data in files.items():
         with create(output / name, force=True) as file:
@@ -52,7 +53,11 @@ def demo(output: Path, bpp: float, weights: Path | None) -> None:
     with create(output / "side_by_side.png", force=True) as file:
         showcase.side_by_side(x, coded).save(file, "PNG")
     _print(f"a photograph, {x.shape[2]}x{x.shape[1]}", coded, packed)
-    names = ", ".join([*files, "side_by_side.png"])
+    click.echo(
+        f"{model.source.name}, a real model file: {model.before:,} -> {model.after:,} bytes "
+        f"({model.after / model.before:.1%}), unpacked byte for byte the same"
+    )
+    names = ", ".join([*files, "model.lpk", "model.safetensors", "side_by_side.png"])
     click.echo(f"wrote {names} to {output}/; `latentpack info {output}/` looks into them")
     if not all(tensor.identical for tensor in packed):
         raise RuntimeError("a tensor came back changed; please report this")

@@ -12,9 +12,11 @@ from torch import Tensor
 
 import latentpack
 from latentpack.codecs.codec import Rate
+from latentpack.codecs.image.light_frozen import SHIPPED
 from latentpack.datasets.images import to_picture
 from latentpack.datasets.metrics import psnr_db
 from latentpack.datasets.picture_peers import PictureCoder, peer
+from latentpack.scripts import model_files
 from latentpack.scripts.pictures import bits_per_pixel, decode_picture, encode_picture, open_codec
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "samples" / "crystal.webp"
@@ -43,6 +45,29 @@ class CodedTensor:
     identical: bool
     encode_vs_memcpy: float
     decode_vs_memcpy: float
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A model file that has been packed and unpacked; sizes in bytes."""
+
+    source: Path
+    before: int
+    after: int
+
+
+def show_model(folder: Path) -> PackedModel:
+    """Pack a real model file, the shipped weights, and unpack it again.
+
+    Raises:
+        RuntimeError: the file came back changed.
+    """
+    packed, unpacked = folder / "model.lpk", folder / "model.safetensors"
+    model_files.pack(SHIPPED, packed, force=True)
+    model_files.unpack(packed, unpacked, force=True)
+    if unpacked.read_bytes() != SHIPPED.read_bytes():
+        raise RuntimeError("the model file came back changed; please report this")
+    return PackedModel(SHIPPED, SHIPPED.stat().st_size, packed.stat().st_size)
 
 
 def show_picture(x: Tensor, rate: Rate, weights: Path | None = None) -> list[Coded]:

@@ -28,7 +28,7 @@ def test_demo(tmp_path, monkeypatch, picture_codec):
     for _ in range(2):  # the second run replaces the files of the first
         result = CliRunner().invoke(main.cli, ["demo", "-o", str(tmp_path), "--bpp", "3"])
         assert result.exit_code == 0, result.output
-    for word in ("latentpack", "jpeg", "webp", "dB", "the same", "memcpy"):
+    for word in ("latentpack", "jpeg", "webp", "dB", "the same", "memcpy", "model file"):
         assert word in result.stdout
     assert "DIFFERENT" not in result.stdout
     with Image.open(tmp_path / "side_by_side.png") as sheet:
