@@ -15,8 +15,9 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from ..kernels import memory
 from ..kernels.errors import BitstreamError
 from . import registry
 from .codec import Buffer, Codec, Rate
@@ -48,9 +49,9 @@ def encode(
     Raises:
         ValueError: the codec is unknown, or does not take this signal, rate or option.
     """
-    file = io.BytesIO()
-    _write(file, x, codec, rate, metadata, options)
-    return file.getvalue()
+    file = _Parts()
+    _write(cast(BinaryIO, file), x, codec, rate, metadata, options)
+    return memory.join(file.parts)
 
 
 def decode(
@@ -218,6 +219,20 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except BitstreamError as error:
         raise BitstreamError(f"{path}: {error}") from None
+
+
+class _Parts(io.RawIOBase):
+    """A file that keeps what it is given, uncopied, until all is joined."""
+
+    def __init__(self) -> None:
+        self.parts: list[Buffer] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.parts.append(data)
+        return len(data)
 
 
 def _write(

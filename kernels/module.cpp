@@ -1,10 +1,12 @@
 // The extension module over CPython's stable ABI. Every *_python.cpp contributes one table.
 #include <Python.h>
 
+extern PyMethodDef memory_methods[];
 extern PyMethodDef planes_methods[];
 extern PyMethodDef rans_methods[];
 
 static PyMethodDef* const tables[] = {
+    memory_methods,
     planes_methods,
     rans_methods,
 };

@@ -227,6 +227,9 @@ struct Loops {
   void (*decode_bf16)(Stream* const* streams, const Table* const* tables, const uint8_t* tops,
                       const uint8_t* const* rests, uint8_t* const* out, int count, size_t steps,
                       bool past_caches, size_t* done);
+  // n elements of a bf16 chunk, n a multiple of 64, from window nibbles and rests.
+  void (*join_window)(const uint8_t* pairs, const uint8_t* rests, uint8_t top, size_t n,
+                      uint8_t* out, bool past_caches, Ahead);
   // Whole steps of 32 lanes backwards from `symbols`, all coded by the table. Words go downwards
   // from `out`, 64 bytes below which may be overwritten; the new `out`.
   uint8_t* (*encode_steps)(uint32_t* states, const Table&, const uint8_t* symbols, size_t steps,

@@ -8,9 +8,7 @@ the interpreter lock, and `threads` never changes a byte.
 import os
 from typing import Any
 
-import numpy as np
-
-from . import planes_ref
+from . import memory, planes_ref
 from .errors import BitstreamError
 from .planes_head_ref import (
     BYTE_PLANES,
@@ -108,7 +106,7 @@ def encode(
         raise ValueError(
             f"chunk_log2 is {chunk_log2}, expected {MIN_CHUNK_LOG2} to {MAX_CHUNK_LOG2}"
         )
-    room = np.empty(len(view), np.uint8).data if out is None else memoryview(out).cast("B")
+    room = memory.room(len(view)) if out is None else memoryview(out).cast("B")
     if len(room) < len(view):
         raise ValueError(f"out has {len(room)} bytes, expected {len(view)}")
     best: tuple[bytes, int] | None = None

@@ -14,7 +14,7 @@ const Loops& avx2_loops() {
                               plain.to_nibbles, from_nibbles,
                               plain.substitute, plain.differences,
                               plain.decode_steps, plain.decode_bf16,
-                              plain.encode_steps, plain.copy_past_caches};
+                              plain.join_window, plain.encode_steps, plain.copy_past_caches};
   return loops;
 }
 

@@ -112,31 +112,64 @@ PLANES_TARGET size_t decode_symbols(Stream* const* streams, const Table* const* 
   return run_steps<K>(streams, tables, steps, emit);
 }
 
+// The exponents of a window in their place in a bf16, by nibble. Twice: the bit above a nibble is
+// not cleared before it is looked up.
+PLANES_TARGET inline __m512i load_window(uint8_t top) {
+  uint16_t shifted[32];
+  window_table(top, shifted);
+  window_table(top, shifted + 16);
+  return _mm512_loadu_si512(shifted);
+}
+
+// 32 bf16 from 16 pairs in the top bytes of `entry` and 32 rests.
+template <bool kStream>
+PLANES_TARGET __attribute__((always_inline)) inline void join32(__m512i entry, __m512i window,
+                                                                const uint8_t* rests,
+                                                                uint8_t* out) {
+  const __m512i nibbles = _mm512_mask_blend_epi16(0xAAAAAAAAu, _mm512_srli_epi32(entry, 24),
+                                                  _mm512_srli_epi32(entry, 12));
+  const __m512i exponents = _mm512_permutexvar_epi16(nibbles, window);
+  const __m512i rest =
+      _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rests)));
+  // Sign-extended, a rest has its sign and mantissa where a bf16 has them.
+  const __m512i mask = _mm512_set1_epi16(static_cast<short>(0x807F));
+  const __m512i value = _mm512_ternarylogic_epi32(rest, mask, exponents, 0xEA);
+  if (kStream) _mm512_stream_si512(reinterpret_cast<__m512i*>(out), value);
+  else _mm512_storeu_si512(out, value);
+}
+
 template <int K, bool kStream>
 PLANES_TARGET size_t decode_floats(Stream* const* streams, const Table* const* tables,
                                    const uint8_t* tops, const uint8_t* const* rests,
                                    uint8_t* const* out, size_t steps) {
   __m512i windows[K];
-  for (int k = 0; k < K; ++k) {
-    uint16_t shifted[32];
-    window_table(tops[k], shifted);
-    window_table(tops[k], shifted + 16);  // the bit above a nibble is not cleared below
-    windows[k] = _mm512_loadu_si512(shifted);
-  }
-  const __m512i sign_and_mantissa = _mm512_set1_epi16(static_cast<short>(0x807F));
+  for (int k = 0; k < K; ++k) windows[k] = load_window(tops[k]);
   const auto emit = [&](int k, size_t step, int half, __m512i entry)
                         PLANES_TARGET __attribute__((always_inline)) {
-    const __m512i nibbles = _mm512_mask_blend_epi16(0xAAAAAAAAu, _mm512_srli_epi32(entry, 24),
-                                                    _mm512_srli_epi32(entry, 12));
-    const __m512i exponents = _mm512_permutexvar_epi16(nibbles, windows[k]);
     const size_t at = 64 * step + 32 * static_cast<size_t>(half);
-    const __m512i rest = _mm512_cvtepi8_epi16(
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rests[k] + at)));
-    const __m512i value = _mm512_ternarylogic_epi32(rest, sign_and_mantissa, exponents, 0xEA);
-    if (kStream) _mm512_stream_si512(reinterpret_cast<__m512i*>(out[k] + 2 * at), value);
-    else _mm512_storeu_si512(out[k] + 2 * at, value);
+    join32<kStream>(entry, windows[k], rests[k] + at, out[k] + 2 * at);
   };
   return run_steps<K>(streams, tables, steps, emit);
+}
+
+template <bool kStream>
+PLANES_TARGET void join_window_to(const uint8_t* pairs, const uint8_t* rests, uint8_t top,
+                                  size_t n, uint8_t* out, Ahead ahead) {
+  const __m512i window = load_window(top);
+  for (size_t i = 0; i < n; i += 32) {
+    if (i % 64 == 0) ask(ahead);
+    const __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pairs + i / 2));
+    const __m512i entry = _mm512_slli_epi32(_mm512_cvtepu8_epi32(sixteen), 24);
+    join32<kStream>(entry, window, rests + i, out + 2 * i);
+  }
+  if (kStream) _mm_sfence();
+}
+
+PLANES_TARGET void join_window(const uint8_t* pairs, const uint8_t* rests, uint8_t top, size_t n,
+                               uint8_t* out, bool past_caches, Ahead ahead) {
+  if (past_caches && reinterpret_cast<uintptr_t>(out) % kLine == 0)
+    join_window_to<true>(pairs, rests, top, n, out, ahead);
+  else join_window_to<false>(pairs, rests, top, n, out, ahead);
 }
 
 PLANES_TARGET void decode_steps(Stream* const* streams, const Table* const* tables,
@@ -249,6 +282,25 @@ PLANES_TARGET uint8_t* encode_steps(uint32_t* states, const Table& table, const 
   return out;
 }
 
+PLANES_TARGET void split_bf16(const uint8_t* x, size_t n, uint8_t* e, uint8_t* r) {
+  const __m512i sign = _mm512_set1_epi16(0x80), mantissa = _mm512_set1_epi16(0x7F);
+  for (size_t i = 0; i < n; i += 32) {
+    const __mmask32 there = n - i >= 32 ? ~__mmask32{0} : (__mmask32{1} << (n - i)) - 1;
+    const __m512i u = _mm512_maskz_loadu_epi16(there, x + 2 * i);
+    const __m512i exponent = _mm512_srli_epi16(u, 7);
+    const __m512i rest = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(u, 8), sign),
+                                         _mm512_and_si512(u, mantissa));
+    _mm256_mask_storeu_epi8(e + i, there, _mm512_cvtepi16_epi8(exponent));
+    _mm256_mask_storeu_epi8(r + i, there, _mm512_cvtepi16_epi8(rest));
+  }
+}
+
+PLANES_TARGET void split_planes(const uint8_t* x, size_t n, int width, int layout,
+                                uint8_t* const* planes) {
+  if (layout == kFloat && width == 2) split_bf16(x, n, planes[0], planes[1]);
+  else split(x, n, width, layout, planes);
+}
+
 PLANES_TARGET size_t to_nibbles(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs) {
   const __m512i tops = _mm512_set1_epi8(static_cast<char>(top)), last = _mm512_set1_epi8(15);
   size_t outside = 0;
@@ -321,9 +373,9 @@ PLANES_TARGET void copy_past_caches(uint8_t* to, const uint8_t* from, size_t n) 
 }  // namespace
 
 const Loops& avx512_loops() {
-  static const Loops loops = {split,        join,        to_nibbles,   from_nibbles,
-                              substitute, differences, decode_steps, decode_bf16,
-                              encode_steps, copy_past_caches};
+  static const Loops loops = {split_planes, join,         to_nibbles,   from_nibbles,
+                              substitute,   differences,  decode_steps, decode_bf16,
+                              join_window,  encode_steps, copy_past_caches};
   return loops;
 }
 

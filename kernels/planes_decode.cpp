@@ -163,8 +163,12 @@ class ChunkDecoder {
       part.planes[p] = plane.mode == kRaw ? part.fixed[p] : part.buffers[p].get();
       data += plane.size + size_t{3} * plane.patches;
     }
-    part.fused = part.layout == kFloat && width_ == 2 && record.planes[0].mode == kPair &&
-                 record.planes[1].mode == kRaw && n % 64 == 0;
+    const bool window = record.planes[0].mode == kWindow;
+    part.fused = part.layout == kFloat && width_ == 2 && n % 64 == 0 &&
+                 (window || record.planes[0].mode == kPair) && record.planes[1].mode == kRaw;
+    if (window && part.fused)
+      loops_.join_window(part.fixed[0], part.fixed[1], record.planes[0].top, n, out, past_caches_,
+                         std::exchange(ahead_, Ahead{}));
     return nullptr;
   }
 
@@ -288,7 +292,8 @@ class ChunkDecoder {
         if (const char* error = decode_contexts(part, p, out)) return error;
       }
       if (plane.mode == kConst) std::memset(out, plane.value, part.m);
-      if (plane.mode == kWindow) loops_.from_nibbles(part.fixed[p], part.m, plane.top, out);
+      if (plane.mode == kWindow && !part.fused)
+        loops_.from_nibbles(part.fixed[p], part.m, plane.top, out);
       const char* error = patch(part, part.data[p] + plane.size, plane.patches, out);
       if (error) return error;
     }

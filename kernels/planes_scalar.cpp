@@ -112,14 +112,23 @@ uint8_t* encode_steps(uint32_t* states, const Table& table, const uint8_t* symbo
   return out;
 }
 
+void join_window(const uint8_t* pairs, const uint8_t* rests, uint8_t top, size_t n, uint8_t* out,
+                 bool, Ahead) {
+  uint8_t exponents[64];
+  for (size_t i = 0; i < n; i += sizeof exponents) {
+    from_nibbles(pairs + i / 2, sizeof exponents, top, exponents);
+    join_float2(exponents, rests + i, sizeof exponents, out + 2 * i);
+  }
+}
+
 void copy_past_caches(uint8_t* to, const uint8_t* from, size_t n) { std::memcpy(to, from, n); }
 
 }  // namespace
 
 const Loops& scalar_loops() {
-  static const Loops loops = {split,       join,         to_nibbles,   from_nibbles, substitute,
-                              differences, decode_steps, decode_bf16,
-                              encode_steps, copy_past_caches};
+  static const Loops loops = {split,       join,         to_nibbles,  from_nibbles,
+                              substitute,  differences,  decode_steps, decode_bf16,
+                              join_window, encode_steps, copy_past_caches};
   return loops;
 }
 

@@ -144,8 +144,11 @@ class Counter {
  public:
   void add(const uint8_t* symbols, size_t n) {
     size_t i = 0;
-    for (; i + 4 <= n; i += 4)
-      for (size_t j = 0; j < 4; ++j) ++part_[j][symbols[i + j]];
+    for (; i + 8 <= n; i += 8) {
+      uint64_t eight;
+      std::memcpy(&eight, symbols + i, 8);
+      for (int j = 0; j < 8; ++j) ++part_[j & 3][eight >> (8 * j) & 255];
+    }
     for (; i < n; ++i) ++part_[0][symbols[i]];
   }
   void sum(Histogram counts) const {

@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ...kernels import planes
+from ...kernels import memory, planes
 from ...kernels.errors import BitstreamError
 from ..codec import Buffer, Codec, Packet, Rate
 from ..fields import Cursor, get_varint, put_varint
@@ -228,13 +228,19 @@ def _coded(start: Start, cursor: Cursor, bulk: Buffer) -> tuple[memoryview, Buff
 def _target(start: Start, out: torch.Tensor | None) -> torch.Tensor:
     """A contiguous tensor in memory to decode into: `out` itself where it can be."""
     if out is None:
-        return torch.empty(start.shape, dtype=start.dtype)
+        return _new(start)
     if not isinstance(out, torch.Tensor) or (out.dtype, out.shape) != (start.dtype, start.shape):
         raise ValueError(f"out must be a {start.dtype} tensor of shape {start.shape}")
     plain = out.device.type == "cpu" and out.is_contiguous()
     if plain and not (out.is_conj() or out.is_neg()):
         return out
-    return torch.empty(start.shape, dtype=start.dtype)
+    return _new(start)
+
+
+def _new(start: Start) -> torch.Tensor:
+    tensor = torch.empty(start.shape, dtype=start.dtype)
+    memory.prefer_large_pages(_elements(tensor))
+    return tensor
 
 
 CODEC = Lossless
