@@ -2,6 +2,7 @@
 #include "rans.h"
 
 #include <algorithm>
+#include <memory>
 #include <new>
 
 namespace latentpack {
@@ -67,9 +68,10 @@ size_t decode_scalar(const Prepared& tables, uint32_t* states, int, Reader& read
       // Without a branch: whether a word is needed is as good as random.
       const uint32_t e = entries[row << 8 | value];
       const uint32_t y = (e & 0xFFFF) * (x[j] >> precision) + slot - (e >> 16);
-      const uint32_t needy = y < kLower;
-      x[j] = y << (16 * needy) | (load_word(at) & (0u - needy));
-      at += 2 * needy;
+      const uint32_t needy = 0u - static_cast<uint32_t>(y < kLower);
+      const uint32_t refilled = y << 16 | load_word(at);
+      x[j] = y ^ ((y ^ refilled) & needy);
+      at += 2 & needy;
       symbols[j] = static_cast<int16_t>(base + static_cast<int>(value));
     }
   }
@@ -233,10 +235,11 @@ Status decode_coded(const Prepared& tables, Isa isa, Decoding& state, const uint
   return status;
 }
 
-bool any_beyond(const uint8_t* index, size_t n, int rows) {
+// One more than the largest row.
+int rows_named(const uint8_t* index, size_t n) {
   uint8_t top = 0;
   for (size_t i = 0; i < n; ++i) top = std::max(top, index[i]);
-  return n && top >= rows;
+  return n ? top + 1 : 0;
 }
 
 }  // namespace
@@ -265,35 +268,22 @@ EncodeSteps encode_steps_scalar(int lanes) {
 
 Status decode(Prepared& tables, Isa isa, Decoding& state, const uint8_t* words, size_t bytes,
               const uint8_t* index, size_t n, int16_t* symbols) try {
-  if (any_beyond(index, n, tables.rows)) return Status::kBadIndex;
+  const int named = rows_named(index, n);
+  if (named > tables.rows) return Status::kBadIndex;
   if (tables.narrow) {
-    const bool simd = state.lanes && decode_steps_for(isa, static_cast<int>(state.lanes)) !=
-                                         decode_steps_scalar(static_cast<int>(state.lanes));
-    tables.fill(index, n, simd);
+    // Few lanes mean a short stream, which would not pay for the large table.
+    const bool slots = state.lanes == kMaxLanes && isa >= Isa::kAvx2;
+    tables.fill(named, slots);
   }
-  if (tables.all_coded) {
+  if (tables.uncoded.empty()) {
     return decode_coded(tables, isa, state, words, bytes, index, n, symbols);
   }
-  constexpr size_t kBlock = 4096;
-  uint8_t rows[kBlock + 1];
-  int16_t values[kBlock + 1];
-  for (size_t from = 0; from < n; from += kBlock) {
-    size_t some = std::min(kBlock, n - from), kept = 0;
-    for (size_t i = 0; i < some; ++i) {
-      rows[kept] = index[from + i];
-      kept += tables.coded[index[from + i]];
-    }
-    Status status = decode_coded(tables, isa, state, words, bytes, rows, kept, values);
-    if (status != Status::kOk) return status;
-    values[kept] = 0;
-    size_t next = 0;
-    for (size_t i = 0; i < some; ++i) {
-      int keep = tables.coded[index[from + i]];
-      symbols[from + i] = static_cast<int16_t>(values[next] & -keep);
-      next += static_cast<size_t>(keep);
-    }
-  }
-  return Status::kOk;
+  std::unique_ptr<uint8_t[]> rows(new uint8_t[n + kCloseSlack]);
+  bool lost = false;
+  const size_t kept = close_up(tables, isa, index, nullptr, n, rows.get(), nullptr, lost);
+  Status status = decode_coded(tables, isa, state, words, bytes, rows.get(), kept, symbols);
+  if (status == Status::kOk) spread(tables, isa, index, n, kept, symbols);
+  return status;
 } catch (const std::bad_alloc&) {
   return Status::kNoMemory;
 }
@@ -346,25 +336,6 @@ int choose_lanes(const Prepared& tables, const int16_t* symbols, const uint8_t* 
   return lanes;
 }
 
-// Copies the symbols of coded rows; false if another one is not 0.
-bool keep_coded(const Prepared& tables, const int16_t* symbols, const uint8_t* index, size_t n,
-                std::vector<int16_t>& values, std::vector<uint8_t>& rows) {
-  values.resize(n + 1);
-  rows.resize(n + 1);
-  size_t kept = 0;
-  int lost = 0;
-  for (size_t i = 0; i < n; ++i) {
-    int keep = tables.coded[index[i]];
-    values[kept] = symbols[i];
-    rows[kept] = index[i];
-    lost |= symbols[i] & (keep - 1);
-    kept += static_cast<size_t>(keep);
-  }
-  values.resize(kept);
-  rows.resize(kept);
-  return lost == 0;
-}
-
 void encode_coded(const Prepared& tables, Isa isa, const int16_t* symbols, const uint8_t* index,
                   size_t n, Encoded& to) {
   const size_t lanes = static_cast<size_t>(to.lanes);
@@ -402,16 +373,19 @@ void reverse_words(const uint16_t* words, size_t count, void* to) {
 
 Status encode(const Prepared& tables, Isa isa, const int16_t* symbols, const uint8_t* index,
               size_t n, int lanes, Encoded& to) try {
-  if (any_beyond(index, n, tables.rows)) return Status::kBadIndex;
+  if (rows_named(index, n) > tables.rows) return Status::kBadIndex;
   to.lanes = lanes ? lanes : choose_lanes(tables, symbols, index, n);
   std::fill(to.states, to.states + kMaxLanes, kLower);
-  std::vector<int16_t> values;
-  std::vector<uint8_t> rows;
-  if (!tables.all_coded) {
-    if (!keep_coded(tables, symbols, index, n, values, rows)) return Status::kUncodedSymbol;
-    symbols = values.data();
-    index = rows.data();
-    n = values.size();
+  std::unique_ptr<int16_t[]> values;
+  std::unique_ptr<uint8_t[]> rows;
+  if (!tables.uncoded.empty()) {
+    values.reset(new int16_t[n + kCloseSlack]);
+    rows.reset(new uint8_t[n + kCloseSlack]);
+    bool lost = false;
+    n = close_up(tables, isa, index, symbols, n, rows.get(), values.get(), lost);
+    if (lost) return Status::kUncodedSymbol;
+    symbols = values.get();
+    index = rows.get();
   }
   if (n == 0) to.lanes = 0;
   if (n) encode_coded(tables, isa, symbols, index, n, to);

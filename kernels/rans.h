@@ -91,7 +91,7 @@ struct Prepared {
   int precision = 0;
   int rows = 0;
   bool narrow = false;
-  bool all_coded = true;
+  std::vector<uint8_t> uncoded;  // the rows of length 0
   int base = 0;  // narrow: the lowest value of all rows
   std::vector<int32_t> offset, length;
   std::vector<uint32_t> start;  // of each row in freq and cum
@@ -102,17 +102,17 @@ struct Prepared {
   // Narrow: [row * 256 + value - base] freq | cum << 16, and its reciprocal. 0 where the row has
   // no such value, which is then an escape; column 255 always is.
   std::vector<uint32_t> entries, reciprocals;
-  // Narrow, decoder: [row << precision | slot] value - base, 255 = escape. A quarter of `slots`,
-  // which matters where a step waits for one load anyway, and for tables used once.
+  // Narrow, decoder: [row << precision | slot] value - base, 255 = escape. The entry is looked
+  // up next; both together are small enough to stay near.
   std::vector<uint8_t> values;
-  // Narrow, decoder with SIMD: the same places, freq | (slot - cum) << 12 | (value - base) << 24:
-  // everything in one gather.
+  // Narrow, SIMD decoder of kMaxLanes: freq | (slot - cum) << 12 | (value - base) << 24 at the
+  // same places. Four times the size, but one gather, and long streams make it warm.
   std::vector<uint32_t> slots;
   // Wide, decoder: [row * 257 + (slot >> shift)] the entry that holds a bucket's first slot.
   std::vector<uint32_t> buckets;
   int bucket_shift = 0;
-  // The decoder's rows are filled when an index first names them.
-  std::atomic<int> filled[kMaxRows] = {};
+  // The decoder's rows are filled when an index first reaches them: so many are.
+  std::atomic<int> rows_with_values{0}, rows_with_slots{0};
   std::mutex filling;
 
   Prepared() = default;
@@ -122,13 +122,14 @@ struct Prepared {
   // The arrays are as rans_ref.Tables has checked them.
   void build(int precision, const int32_t* offsets, const int32_t* lengths, int rows,
              const uint16_t* freqs, size_t freq_count);
-  // Makes the rows that index[0 .. n) names ready for decoding, `slots` only if wanted.
-  void fill(const uint8_t* index, size_t n, bool want_slots);
+  // Makes rows [0, end) ready for decoding, `slots` only if wanted.
+  void fill(int end, bool want_slots);
 
  private:
   void build_narrow();
   void build_buckets();
-  void fill_row(int row, bool want_slots);
+  void fill_values(int row);
+  void fill_slots(int row);
 };
 
 // Up to `steps` whole steps (one symbol per lane) of narrow tables, without escapes. They stop
@@ -159,6 +160,14 @@ size_t encode_steps_avx512(const Prepared&, uint32_t*, int, uint16_t*&, const in
 // The fastest of the above for `lanes` lanes that uses nothing beyond `isa`.
 DecodeSteps decode_steps_for(Isa isa, int lanes);
 EncodeSteps encode_steps_for(Isa isa, int lanes, int precision);
+
+// Copies the rows (and symbols, unless null) of coded rows, closed up, and returns how many they
+// are; `lost` becomes true if a symbol that is left out is not 0. May write kCloseSlack more.
+constexpr size_t kCloseSlack = 32;
+size_t close_up(const Prepared&, Isa, const uint8_t* index, const int16_t* symbols, size_t n,
+                uint8_t* rows, int16_t* values, bool& lost);
+// The reverse, in place: the first `kept` of symbols[0 .. n) go to their places among zeros.
+void spread(const Prepared&, Isa, const uint8_t* index, size_t n, size_t kept, int16_t* symbols);
 
 enum class Status {
   kOk = 0,

@@ -102,7 +102,7 @@ void Prepared::build(int precision_, const int32_t* offsets, const int32_t* leng
   for (int row = 0; row < rows; ++row) {
     start.push_back(at);
     coded[row] = length[row] > 0;
-    all_coded &= coded[row] != 0;
+    if (!coded[row]) uncoded.push_back(static_cast<uint8_t>(row));
     uint32_t below = 0;
     for (int32_t k = 0; k < length[row]; ++k, ++at) {
       cum[at] = below;
@@ -120,7 +120,7 @@ void Prepared::build(int precision_, const int32_t* offsets, const int32_t* leng
 void Prepared::build_narrow() {
   entries.assign(size_t{256} * rows, 0);
   reciprocals.assign(size_t{256} * rows, 0);
-  values.resize(static_cast<size_t>(rows) << precision);
+  values.resize((static_cast<size_t>(rows) << precision) + 3);  // a gather reads four bytes
   for (int row = 0; row < rows; ++row) {
     for (int32_t k = 0; k + 1 < length[row]; ++k) {
       size_t to = size_t{256} * row + (offset[row] + k - base);
@@ -145,39 +145,40 @@ void Prepared::build_buckets() {
   }
 }
 
-void Prepared::fill_row(int row, bool want_slots) {
-  // Another thread may be reading what is there already.
-  const bool has_values = filled[row].load(std::memory_order_relaxed) > 0;
-  size_t to = static_cast<size_t>(row) << precision;
+void Prepared::fill_values(int row) {
+  uint8_t* to = values.data() + (static_cast<size_t>(row) << precision);
   for (int32_t k = 0; k < length[row]; ++k) {
     const uint32_t f = freq[start[row] + k];
-    const bool escape = k + 1 == length[row];
-    const uint32_t value = escape ? 255 : static_cast<uint32_t>(offset[row] + k - base);
-    if (!has_values) std::memset(values.data() + to, static_cast<int>(value), f);
-    for (uint32_t bias = 0; want_slots && bias < f; ++bias) {
-      slots[to + bias] = f | bias << 12 | value << 24;
-    }
+    std::memset(to, k + 1 == length[row] ? 255 : offset[row] + k - base, f);
     to += f;
   }
 }
 
-void Prepared::fill(const uint8_t* index, size_t n, bool want_slots) {
-  const int want = want_slots ? 2 : 1;
-  bool all = true;
-  for (int row = 0; row < rows; ++row) {
-    all &= filled[row].load(std::memory_order_acquire) >= want;
+void Prepared::fill_slots(int row) {
+  const size_t first = static_cast<size_t>(row) << precision;
+  for (int32_t k = 0; k < length[row]; ++k) {
+    const uint32_t f = freq[start[row] + k], low = cum[start[row] + k];
+    for (uint32_t bias = 0; bias < f; ++bias) {
+      const uint32_t value = values[first + low + bias];
+      slots[first + low + bias] = f | bias << 12 | value << 24;
+    }
   }
-  if (all) return;
-  bool used[kMaxRows] = {};
-  for (size_t i = 0; i < n; ++i) used[index[i]] = true;
-  for (int row = 0; row < rows; ++row) {
-    if (!used[row] || filled[row].load(std::memory_order_acquire) >= want) continue;
-    std::lock_guard<std::mutex> lock(filling);
-    if (want_slots && slots.empty()) slots.resize(values.size());
-    if (filled[row].load(std::memory_order_relaxed) >= want) continue;
-    fill_row(row, want_slots);
-    filled[row].store(want, std::memory_order_release);
+}
+
+void Prepared::fill(int end, bool want_slots) {
+  if (rows_with_values.load(std::memory_order_acquire) >= end &&
+      (!want_slots || rows_with_slots.load(std::memory_order_acquire) >= end)) {
+    return;
   }
+  std::lock_guard<std::mutex> lock(filling);
+  int row = rows_with_values.load(std::memory_order_relaxed);
+  for (; row < end; ++row) fill_values(row);
+  rows_with_values.store(row, std::memory_order_release);
+  if (!want_slots) return;
+  if (slots.empty()) slots.resize(static_cast<size_t>(rows) << precision);
+  row = rows_with_slots.load(std::memory_order_relaxed);
+  for (; row < end; ++row) fill_slots(row);
+  rows_with_slots.store(row, std::memory_order_release);
 }
 
 }  // namespace latentpack

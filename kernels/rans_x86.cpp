@@ -60,49 +60,93 @@ TARGET_AVX2 inline void store(uint32_t* states, const __m256i (&x)[kGroups]) {
   }
 }
 
+// Where eight lanes stand before they renormalise.
+struct Found {
+  __m256i value;  // of the symbol, above the lowest of the tables; 255 = escape
+  __m256i x;
+};
+
+struct Lookup {
+  const int *slots, *values, *entries;
+  __m128i precision;
+  __m256i mask;
+};
+
+TARGET_AVX2 inline Lookup lookup_of(const Prepared& tables) {
+  return {reinterpret_cast<const int*>(tables.slots.data()),
+          reinterpret_cast<const int*>(tables.values.data()),
+          reinterpret_cast<const int*>(tables.entries.data()),
+          _mm_cvtsi32_si128(tables.precision),
+          _mm256_set1_epi32((1 << tables.precision) - 1)};
+}
+
+// One gather from the large table, or two, of which only the first may miss the nearest cache.
+template <bool kSlots>
+TARGET_AVX2 inline Found find(const Lookup& in, __m256i x, const uint8_t* index) {
+  const __m256i row =
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(index)));
+  const __m256i slot = _mm256_and_si256(x, in.mask);
+  const __m256i where = _mm256_or_si256(_mm256_sll_epi32(row, in.precision), slot);
+  __m256i value, freq, bias;
+  if (kSlots) {
+    const __m256i low12 = _mm256_set1_epi32(0xFFF);
+    const __m256i entry = _mm256_i32gather_epi32(in.slots, where, 4);
+    value = _mm256_srli_epi32(entry, 24);
+    freq = _mm256_and_si256(entry, low12);
+    bias = _mm256_and_si256(_mm256_srli_epi32(entry, 12), low12);
+  } else {
+    value = _mm256_and_si256(_mm256_i32gather_epi32(in.values, where, 1),
+                             _mm256_set1_epi32(0xFF));
+    const __m256i key = _mm256_or_si256(_mm256_slli_epi32(row, 8), value);
+    const __m256i entry = _mm256_i32gather_epi32(in.entries, key, 4);
+    freq = _mm256_and_si256(entry, _mm256_set1_epi32(0xFFFF));
+    bias = _mm256_sub_epi32(slot, _mm256_srli_epi32(entry, 16));
+  }
+  const __m256i high = _mm256_srl_epi32(x, in.precision);
+  return {value, _mm256_add_epi32(_mm256_mullo_epi32(freq, high), bias)};
+}
+
 template <int kGroups>
+TARGET_AVX2 inline bool any_escaped(const Found (&found)[kGroups]) {
+  const __m256i escape = _mm256_set1_epi32(255);
+  __m256i escaped = _mm256_cmpeq_epi32(found[0].value, escape);
+  for (int g = 1; g < kGroups; ++g) {
+    escaped = _mm256_or_si256(escaped, _mm256_cmpeq_epi32(found[g].value, escape));
+  }
+  return !_mm256_testz_si256(escaped, escaped);
+}
+
+TARGET_AVX2 inline void put8(int16_t* symbols, __m256i value, __m128i base) {
+  const __m128i low = _mm256_castsi256_si128(value);
+  const __m128i packed = _mm_packs_epi32(low, _mm256_extracti128_si256(value, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(symbols), _mm_add_epi16(packed, base));
+}
+
+template <int kGroups, bool kSlots>
 TARGET_AVX2 size_t decode_avx2(const Prepared& tables, uint32_t* states, Reader& reader,
                                const uint8_t* index, size_t steps, int16_t* symbols) {
-  const __m128i precision = _mm_cvtsi32_si128(tables.precision);
-  const __m256i mask = _mm256_set1_epi32((1 << tables.precision) - 1);
-  const __m256i low12 = _mm256_set1_epi32(0xFFF);
-  const __m256i base = _mm256_set1_epi32(tables.base);
-  const int* slots = reinterpret_cast<const int*>(tables.slots.data());
+  const Lookup lookup = lookup_of(tables);
+  const __m128i base = _mm_set1_epi16(static_cast<int16_t>(tables.base));
   const uint8_t* at = reader.at;
   const uint8_t* last = reader.limit - 16 * kGroups;
   __m256i x[kGroups];
   load(x, states);
   size_t done = 0;
   for (; done < steps && at <= last; ++done, index += 8 * kGroups, symbols += 8 * kGroups) {
-    __m256i entry[kGroups];
-    __m256i escaped = _mm256_setzero_si256();
+    Found found[kGroups];
+    for (int g = 0; g < kGroups; ++g) found[g] = find<kSlots>(lookup, x[g], index + 8 * g);
+    if (any_escaped(found)) break;
     for (int g = 0; g < kGroups; ++g) {
-      __m256i row = _mm256_cvtepu8_epi32(
-          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(index + 8 * g)));
-      __m256i where = _mm256_or_si256(_mm256_sll_epi32(row, precision),
-                                      _mm256_and_si256(x[g], mask));
-      entry[g] = _mm256_i32gather_epi32(slots, where, 4);
-      // The top byte is 255: only then is the arithmetic shift right by 24 equal to -1.
-      escaped = _mm256_or_si256(
-          escaped, _mm256_cmpeq_epi32(_mm256_srai_epi32(entry[g], 24), _mm256_set1_epi32(-1)));
-    }
-    if (!_mm256_testz_si256(escaped, escaped)) break;
-    for (int g = 0; g < kGroups; ++g) {
-      __m256i freq = _mm256_and_si256(entry[g], low12);
-      __m256i bias = _mm256_and_si256(_mm256_srli_epi32(entry[g], 12), low12);
-      __m256i y = _mm256_add_epi32(
-          _mm256_mullo_epi32(freq, _mm256_srl_epi32(x[g], precision)), bias);
-      __m256i small =
+      const __m256i y = found[g].x;
+      const __m256i small =
           _mm256_cmpeq_epi32(_mm256_srli_epi32(y, 16), _mm256_setzero_si256());
-      unsigned needy = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(small)));
-      __m256i words =
+      const unsigned needy =
+          static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(small)));
+      const __m256i words =
           _mm256_permutevar8x32_epi32(load8(at), permutation(kPermutations.expand, needy));
       at += 2 * static_cast<size_t>(_mm_popcnt_u32(needy));
       x[g] = _mm256_blendv_epi8(y, _mm256_or_si256(_mm256_slli_epi32(y, 16), words), small);
-      __m256i value = _mm256_add_epi32(base, _mm256_srli_epi32(entry[g], 24));
-      __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(value),
-                                       _mm256_extracti128_si256(value, 1));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(symbols + 8 * g), packed);
+      put8(symbols + 8 * g, found[g].value, base);
     }
   }
   store(states, x);
@@ -184,44 +228,28 @@ TARGET_AVX2 size_t encode_avx2(const Prepared& tables, uint32_t* states, uint16_
 
 // Eight lanes per register here too: a step waits for its gather, and two gathers of eight
 // come back sooner than one of sixteen.
-template <int kGroups>
+template <int kGroups, bool kSlots>
 TARGET_AVX512 size_t decode_avx512(const Prepared& tables, uint32_t* states, Reader& reader,
                                    const uint8_t* index, size_t steps, int16_t* symbols) {
-  const __m128i precision = _mm_cvtsi32_si128(tables.precision);
-  const __m256i mask = _mm256_set1_epi32((1 << tables.precision) - 1);
-  const __m256i low12 = _mm256_set1_epi32(0xFFF);
-  const __m256i escape = _mm256_set1_epi32(static_cast<int>(0xFF000000u));
+  const Lookup lookup = lookup_of(tables);
   const __m256i lower = _mm256_set1_epi32(static_cast<int>(kLower));
   const __m128i base = _mm_set1_epi16(static_cast<int16_t>(tables.base));
-  const int* slots = reinterpret_cast<const int*>(tables.slots.data());
   const uint8_t* at = reader.at;
   const uint8_t* last = reader.limit - 16 * kGroups;
   __m256i x[kGroups];
   load(x, states);
   size_t done = 0;
   for (; done < steps && at <= last; ++done, index += 8 * kGroups, symbols += 8 * kGroups) {
-    __m256i entry[kGroups];
-    unsigned escaped = 0;
+    Found found[kGroups];
+    for (int g = 0; g < kGroups; ++g) found[g] = find<kSlots>(lookup, x[g], index + 8 * g);
+    if (any_escaped(found)) break;
     for (int g = 0; g < kGroups; ++g) {
-      __m256i row = _mm256_cvtepu8_epi32(
-          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(index + 8 * g)));
-      __m256i where =
-          _mm256_or_si256(_mm256_sll_epi32(row, precision), _mm256_and_si256(x[g], mask));
-      entry[g] = _mm256_i32gather_epi32(slots, where, 4);
-      escaped |= _mm256_cmpge_epu32_mask(entry[g], escape);
-    }
-    if (escaped) break;
-    for (int g = 0; g < kGroups; ++g) {
-      __m256i freq = _mm256_and_si256(entry[g], low12);
-      __m256i bias = _mm256_and_si256(_mm256_srli_epi32(entry[g], 12), low12);
-      __m256i y = _mm256_add_epi32(
-          _mm256_mullo_epi32(freq, _mm256_srl_epi32(x[g], precision)), bias);
-      __mmask8 needy = _mm256_cmplt_epu32_mask(y, lower);
-      __m256i words = _mm256_maskz_expand_epi32(needy, load8(at));
+      const __m256i y = found[g].x;
+      const __mmask8 needy = _mm256_cmplt_epu32_mask(y, lower);
+      const __m256i words = _mm256_maskz_expand_epi32(needy, load8(at));
       at += 2 * static_cast<size_t>(_mm_popcnt_u32(needy));
       x[g] = _mm256_mask_or_epi32(y, needy, _mm256_slli_epi32(y, 16), words);
-      __m128i value = _mm256_cvtepi32_epi16(_mm256_srli_epi32(entry[g], 24));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(symbols + 8 * g), _mm_add_epi16(value, base));
+      put8(symbols + 8 * g, found[g].value, base);
     }
   }
   store(states, x);
@@ -302,7 +330,7 @@ TARGET_AVX512 size_t encode_avx512(const Prepared& tables, uint32_t* states, uin
 
 size_t decode_steps_avx2(const Prepared& tables, uint32_t* states, int lanes, Reader& reader,
                          const uint8_t* index, size_t steps, int16_t* symbols) {
-  auto kernel = lanes == 16 ? decode_avx2<2> : decode_avx2<4>;
+  auto kernel = lanes == 16 ? decode_avx2<2, false> : decode_avx2<4, true>;
   return lanes * kernel(tables, states, reader, index, steps, symbols);
 }
 
@@ -314,7 +342,7 @@ size_t encode_steps_avx2(const Prepared& tables, uint32_t* states, int lanes, ui
 
 size_t decode_steps_avx512(const Prepared& tables, uint32_t* states, int lanes, Reader& reader,
                            const uint8_t* index, size_t steps, int16_t* symbols) {
-  auto kernel = lanes == 16 ? decode_avx512<2> : decode_avx512<4>;
+  auto kernel = lanes == 16 ? decode_avx512<2, false> : decode_avx512<4, true>;
   return lanes * kernel(tables, states, reader, index, steps, symbols);
 }
 

@@ -50,10 +50,8 @@ def rans() -> dict[str, bytes]:
     from latentpack.kernels import rans_ref
 
     def case(precision: int, low: int, lengths: list[int], lanes: int | None) -> bytes:
-        rows = [
-            rans_ref.normalise([1 + v * v for v in numbers(n, 90, n)], precision) if n else []
-            for n in lengths
-        ]
+        counts = [[1 + v * v for v in numbers(n, 90, n)] for n in lengths if n]
+        rows = [rans_ref.normalise(row, precision) for row in counts]
         offsets = [low + r for r in range(len(lengths))]
         tables = rans_ref.Tables(precision, offsets, lengths, np.concatenate(rows))
         index = np.array(numbers(700, len(lengths), precision), np.uint8)

@@ -96,7 +96,7 @@ def test_backends_write_and_read_the_same_bytes(seed, n, lanes, precision, narro
 
 @pytest.mark.parametrize("backend", COMPILED)
 def test_blocks_of_the_compiled_coder(backend):
-    """Blocks of 4096 symbols; in the decoder only where rows are not coded."""
+    """The encoder makes room for blocks of 4096 symbols."""
     rng = np.random.default_rng(1)
     for uncoded in (False, True):
         tables = random_tables(rng, 12, uncoded=uncoded)
