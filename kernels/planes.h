@@ -27,9 +27,15 @@ constexpr int kPrecision = 12, kMaxPrecision = 15;
 constexpr int kLogBits = 28;
 constexpr int kPatchBits = 24;
 
-// Uninitialised bytes, with room for one vector behind them.
-using Buffer = std::unique_ptr<uint8_t[]>;
-inline Buffer make_buffer(size_t bytes) { return Buffer(new uint8_t[bytes + 64]); }
+// Uninitialised bytes, with room for one vector behind them. Freed buffers wait for the thread's
+// next array, up to a few megabytes: the first touch of new pages would cost small arrays more
+// than their coding.
+struct Recycle {
+  size_t bytes = 0;
+  void operator()(uint8_t* buffer) const;
+};
+using Buffer = std::unique_ptr<uint8_t[], Recycle>;
+Buffer make_buffer(size_t bytes);
 
 inline size_t padded(size_t bytes) { return (bytes + kAlign - 1) & ~(kAlign - 1); }
 

@@ -78,6 +78,45 @@ int read_frequency(BitReader& in, int order) {
 
 }  // namespace
 
+namespace {
+
+constexpr size_t kKeptBytes = size_t{8} << 20;
+
+struct Shelf {
+  std::vector<Buffer> buffers;
+  size_t bytes = 0;
+  bool closed = false;  // the thread ends: what comes back now is freed
+  ~Shelf() {
+    closed = true;
+    for (Buffer& buffer : buffers) delete[] buffer.release();
+  }
+};
+thread_local Shelf shelf;
+
+}  // namespace
+
+void Recycle::operator()(uint8_t* buffer) const {
+  if (shelf.closed || shelf.bytes + bytes > kKeptBytes) {
+    delete[] buffer;
+    return;
+  }
+  shelf.bytes += bytes;
+  shelf.buffers.emplace_back(buffer, *this);
+}
+
+Buffer make_buffer(size_t bytes) {
+  for (Buffer& kept : shelf.buffers) {
+    const size_t size = kept.get_deleter().bytes;
+    if (size < bytes + 64 || size > 2 * bytes + 4096) continue;
+    shelf.bytes -= size;
+    Buffer found = std::move(kept);
+    kept = std::move(shelf.buffers.back());
+    shelf.buffers.pop_back();
+    return found;
+  }
+  return Buffer(new uint8_t[bytes + 64], Recycle{bytes + 64});
+}
+
 void Table::set_cums() {
   uint32_t sum = 0;
   for (int s = 0; s < 256; ++s) {

@@ -175,8 +175,8 @@ def measure(case: str, x: torch.Tensor, threads: int, rounds: int) -> list[dict[
 def main(quick: bool, as_json: bool) -> None:
     """Compare latentpack with zipnn, zstd and a copy on tensors."""
     torch.set_num_threads(1)
-    # Below some 32 MB a copy stays in the caches, and its speed says nothing about files.
-    elements, rounds = (1 << 25, 2) if quick else (1 << 26, 5)
+    # A smaller copy would stay in the caches, and its speed say nothing about files.
+    elements, rounds = (1 << 24, 1) if quick else (1 << 26, 5)
     rows: list[dict[str, Any]] = []
     for case, x in [*synthetic(elements), *real()]:
         rows += measure(case, x, 1, rounds)
