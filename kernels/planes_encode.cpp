@@ -326,30 +326,6 @@ class ChunkCoder {
 
 }  // namespace
 
-void append_record(const ChunkRecord& record, int width, int layout, std::string& head) {
-  const auto put = [&head](uint32_t value, int bytes) {
-    for (int b = 0; b < bytes; ++b) head.push_back(static_cast<char>(value >> (8 * b)));
-  };
-  put(record.form, 1);
-  if (record.form == kFormConst) {
-    head.append(reinterpret_cast<const char*>(record.value), width);
-    return;
-  }
-  put(record.checksum, 4);
-  if (record.form == kFormRaw) return;
-  if (record.form == kFormBytes) layout = kBytePlanes;
-  for (int p = 0; p < plane_count(layout, width); ++p) {
-    const PlaneRecord& plane = record.planes[p];
-    put(plane.mode, 1);
-    if (plane.mode == kConst) put(plane.value, 1);
-    if (plane.mode == kPair || plane.mode == kWindow) put(plane.top, 1);
-    const bool stream = plane.mode == kPair || plane.mode == kBytes || plane.mode == kContext;
-    if (stream) put(plane.table, 1);
-    if (plane.mode >= kBytes && plane.mode != kContext) put(plane.patches, 2);
-    if (stream) put(plane.size, 4);
-  }
-}
-
 void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int chunk_log2,
             Isa isa, int threads, uint8_t* out, std::string& head, size_t& used) {
   const size_t chunk = size_t{1} << chunk_log2;
