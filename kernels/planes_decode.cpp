@@ -1,8 +1,8 @@
 // Decoding of arrays by byte planes; planes_ref.py is the definition.
 //
 // `parse_head` has checked the sizes and that the tables are there. A chunk is checked by its
-// checksum and its
-// streams by their ends; nothing outside the buffers is touched whatever the bytes are.
+// checksum and its streams by their ends; nothing outside the buffers is touched whatever the
+// bytes are.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
