@@ -186,7 +186,7 @@ def plot(rows: list[Row], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    panels = [
+    panels: list[tuple[str, Callable[[Point], float | None]]] = [
         ("PSNR of RGB (dB)", lambda p: p.psnr_db),
         ("MS-SSIM (dB, -10 log10(1 - x))", _ms_ssim_db),
     ]

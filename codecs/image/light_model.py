@@ -60,7 +60,7 @@ def interpolate(table: Tensor, t: Tensor) -> Tensor:
 
 
 def block_dct() -> Tensor:
-    """Rows of the 16x16 DCT, float32 [LATENTS, 768]: all of luma and half of each chroma channel."""
+    """Rows of the 16x16 DCT, float32 [LATENTS, 768]: all of luma, half of each chroma channel."""
     low, high = (192, 32, 32), (256, 128, 128)
     return torch.cat((opponent_dct(16, low), opponent_dct(16, high, skip=low)))
 

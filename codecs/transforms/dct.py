@@ -37,8 +37,8 @@ def opponent_dct(
         skip: how many of these to leave out at the low end.
 
     Returns:
-        float32 [sum(keep) - sum(skip), 3 * size * size] with orthonormal rows; columns are ordered as
-        `pixel_unshuffle` lays a block out: channel, row, column.
+        float32 [sum(keep) - sum(skip), 3 * size * size] with orthonormal rows; columns are ordered
+        as `pixel_unshuffle` lays a block out: channel, row, column.
     """
     basis = dct_matrix(size)
     order = sorted(range(size * size), key=lambda i: (i // size + i % size, i // size))
