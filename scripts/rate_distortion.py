@@ -5,7 +5,6 @@ times are CPU seconds of one thread. Pictures are coded as RGB: grey is repeated
 """
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from latentpack.codecs.codec import Rate
 from latentpack.datasets.images import read_image
 from latentpack.datasets.metrics import bd_rate_percent, ms_ssim, psnr_db
 from latentpack.datasets.picture_peers import PEERS, PictureCoder, peer
+from latentpack.scripts.bench import hardware
 from latentpack.scripts.pictures import decode_picture, encode_picture, open_codec
 
 OURS = ("light",)
@@ -160,17 +160,6 @@ def _bd_rate(
         return None
     percent = bd_rate_percent(*curves)
     return None if math.isnan(percent) else percent
-
-
-def hardware() -> str:
-    """What the times were measured on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
-    return f"{model}, 1 thread, torch {torch.__version__}"
 
 
 def as_json(rows: list[Row]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_evaluate(folder, picture_codec):
     assert "BD-rate" in result.stdout and "2 pictures" in result.stdout
     found = json.loads(result.stdout.splitlines()[-1])
     rows = {row["codec"]: row for row in found["rows"]}
-    assert list(rows) == ["light", "jpeg", "webp"] and found["hardware"]
+    assert list(rows) == ["light", "jpeg", "webp"] and found["hardware"]["cpu"]
     assert rows["jpeg"]["bd_rate_vs_jpeg"] == pytest.approx(0)
     assert rows["webp"]["bd_rate_vs_jpeg"] < 0 and rows["webp"]["case"] == folder.name
     point = rows["webp"]["points"][0]
