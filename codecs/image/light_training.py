@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ...entropy.models.gaussian import MIN_SCALE, ROWS, STEP
 from .light_model import LATENTS, LEVELS, LightModel, S, Size, interpolate, lmbda_of
 
 
@@ -128,14 +129,12 @@ def _schedule(optimizers: list[torch.optim.Optimizer], config: TrainingConfig, s
 @torch.no_grad()
 def start_rows(model: LightModel, x: Tensor) -> None:
     """Start each level's table rows at the scales that a batch really has."""
-    from ...entropy.models.gaussian import MIN_SCALE, STEP
-
     for level in range(LEVELS):
         t = torch.full((len(x),), float(level), device=x.device)
         y = model.g_a(x - 0.5, t) * interpolate(model.log_gain, t).exp()
         scale = y.transpose(0, 1).reshape(LATENTS, -1).abs().mean(1) * math.sqrt(math.pi / 2)
         row = torch.log(scale.clamp_min(MIN_SCALE) / MIN_SCALE) / STEP
-        model.h_s.offset[level] = row.clamp(0, 63)
+        model.h_s.offset[level] = row.clamp(0, ROWS - 1)
 
 
 def _save(

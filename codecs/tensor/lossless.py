@@ -8,7 +8,7 @@ of a few modes (`kernels/planes_ref.py` defines the bytes):
 
 `mode` is the dial: "fast" packs the exponents of bfloat16 and float32 into 4 bits each (ratio
 0.75 and 0.88, close to copying), "tight" codes pairs of exponents (0.66 and 0.83 on weights),
-"small" tries several ways with contexts for each array, at some 100 MB/s, and keeps the smallest.
+"small" tries several ways with contexts for each array, slowly, and keeps the smallest.
 
 Bitstream (a packet is one tensor; its key is the name, or none)
     ========  ======  ==================================================================
