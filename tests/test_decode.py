@@ -2,28 +2,12 @@
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from latentpack.scripts import main
+from latentpack.tests.command_line import fails, run
 
 pytest_plugins = ["latentpack.tests.picture_double"]
 pytestmark = pytest.mark.usefixtures("picture_codec")
-
-
-def run(*args, **kwargs):
-    result = CliRunner().invoke(
-        main.cli, [str(arg) for arg in args], prog_name="latentpack", **kwargs
-    )
-    assert "Traceback" not in result.stderr
-    return result
-
-
-def fails(*args, **kwargs):
-    result = run(*args, **kwargs)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("latentpack: ")
-    return result.stderr
 
 
 @pytest.fixture

@@ -8,32 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from latentpack.codecs import output
 from latentpack.codecs.container import Reader
-from latentpack.scripts import jobs, main
+from latentpack.scripts import jobs
+from latentpack.tests.command_line import fails, run
 
 pytest_plugins = ["latentpack.tests.picture_double"]
 pytestmark = pytest.mark.usefixtures("picture_codec")
 ROOT = Path(__file__).parents[1]
-
-
-def run(*args, **kwargs):
-    result = CliRunner().invoke(
-        main.cli, [str(arg) for arg in args], prog_name="latentpack", **kwargs
-    )
-    assert "Traceback" not in result.stderr
-    return result
-
-
-def fails(*args, **kwargs):
-    """Run a command that must end with one line and exit code 2; returns the line."""
-    result = run(*args, **kwargs)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("latentpack: ")
-    return result.stderr
 
 
 def make_picture(path, width=40, height=30, channels=3, **options):

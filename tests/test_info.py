@@ -5,14 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
 from latentpack.codecs import registry
 from latentpack.codecs.codec import Codec, Packet
 from latentpack.codecs.container import Reader, Writer
 from latentpack.kernels.errors import BitstreamError
-from latentpack.scripts import main
+from latentpack.tests.command_line import run
 
 pytest_plugins = ["latentpack.tests.picture_double"]
 pytestmark = pytest.mark.usefixtures("picture_codec")
@@ -60,14 +59,6 @@ def packed(tmp_path):
     Image.fromarray(samples).save(tmp_path / "photo.png", icc_profile=b"profile", dpi=(300, 300))
     assert run("encode", tmp_path / "photo.png", "-q", 100).exit_code == 0
     return tmp_path / "photo.lpk"
-
-
-def run(*args, **kwargs):
-    result = CliRunner().invoke(
-        main.cli, [str(arg) for arg in args], prog_name="latentpack", **kwargs
-    )
-    assert "Traceback" not in result.stderr
-    return result
 
 
 def test_a_picture(packed):
