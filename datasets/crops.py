@@ -19,7 +19,8 @@ def load_pictures(folders: list[Path], half: bool = True) -> list[Tensor]:
     """
     paths = sorted(p for f in folders for p in f.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise ValueError(f"no pictures ({', '.join(sorted(SUFFIXES))}) below {folders}")
+        places = ", ".join(map(str, folders))
+        raise ValueError(f"no pictures ({', '.join(sorted(SUFFIXES))}) below {places}")
     pictures = []
     for path in paths:
         with Image.open(path) as image:
