@@ -148,7 +148,7 @@ struct ChunkRecord {
   PlaneRecord planes[kMaxWidth];
 };
 
-struct Loops;
+struct EncodeLoops;
 struct Stream;
 
 // Where a symbol's class comes from.
@@ -181,7 +181,7 @@ struct ContextSet {
 // A set, or none, for each plane.
 std::vector<std::unique_ptr<ContextSet>> learn_contexts(const uint8_t* data, size_t n, int width,
                                                         int layout, int speed, size_t chunk,
-                                                        const Loops&);
+                                                        const EncodeLoops&);
 
 struct Head {
   int chunk_log2 = 0;
@@ -213,18 +213,21 @@ struct Stream {
 
 constexpr int kTogether = 2;
 
-// Loops that exist once per instruction set. Arrays may lie anywhere; n counts elements.
+// Asks for the next 128 bytes.
+inline void ask(Ahead& ahead) {
+  if (ahead.at >= ahead.end) return;
+#if defined(__GNUC__)
+  __builtin_prefetch(ahead.at, 0, 2);
+  __builtin_prefetch(ahead.at + 64, 0, 2);
+#endif
+  ahead.at += 128;
+}
+
+// Loops of the decoder, once per instruction set. Arrays may lie anywhere; n counts elements.
 struct Loops {
-  void (*split)(const uint8_t* elements, size_t n, int width, int layout, uint8_t* const* planes);
   void (*join)(const uint8_t* const* planes, size_t n, int width, int layout, uint8_t* elements);
-  // Window nibbles of m exponents into ceil(m / 2) pairs, and back. The first says how many
-  // exponents lie outside the window.
-  size_t (*to_nibbles)(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs);
+  // Exponents of m window nibbles.
   void (*from_nibbles)(const uint8_t* pairs, size_t m, uint8_t top, uint8_t* exponents);
-  // Replaces the symbols of frequency 0 by what is coded instead.
-  void (*substitute)(const Table&, uint8_t* symbols, size_t n);
-  // Positions at which two planes differ, ascending; their number (at most `limit`).
-  size_t (*differences)(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at, size_t limit);
   // Whole steps of 32 lanes of `count` streams at once (at most kTogether), symbols to out[k]:
   // while a stream has 64 readable bytes before its limit. done[k] says how many were done.
   void (*decode_steps)(Stream* const* streams, const Table* const* tables, uint8_t* const* out,
@@ -236,6 +239,17 @@ struct Loops {
   // n elements of a bf16 chunk, n a multiple of 64, from window nibbles and rests.
   void (*join_window)(const uint8_t* pairs, const uint8_t* rests, uint8_t top, size_t n,
                       uint8_t* out, bool past_caches, Ahead);
+};
+
+// Loops of the encoder.
+struct EncodeLoops {
+  void (*split)(const uint8_t* elements, size_t n, int width, int layout, uint8_t* const* planes);
+  // Window nibbles of m exponents into ceil(m / 2) pairs; how many lie outside the window.
+  size_t (*to_nibbles)(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs);
+  // Replaces the symbols of frequency 0 by what is coded instead.
+  void (*substitute)(const Table&, uint8_t* symbols, size_t n);
+  // Positions at which two planes differ, ascending; their number (at most `limit`).
+  size_t (*differences)(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at, size_t limit);
   // Whole steps of 32 lanes backwards from `symbols`, all coded by the table. Words go downwards
   // from `out`, 64 bytes below which may be overwritten; the new `out`.
   uint8_t* (*encode_steps)(uint32_t* states, const Table&, const uint8_t* symbols, size_t steps,
@@ -251,6 +265,10 @@ const Loops& scalar_loops();
 const Loops& avx2_loops();
 const Loops& avx512_loops();
 const Loops& loops_for(Isa);
+const EncodeLoops& scalar_encode_loops();
+const EncodeLoops& avx2_encode_loops();
+const EncodeLoops& avx512_encode_loops();
+const EncodeLoops& encode_loops_for(Isa);
 
 // Codes n elements into `out` (n * width bytes); head and used bytes are set.
 void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int chunk_log2, Isa,

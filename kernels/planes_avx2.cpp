@@ -1,4 +1,4 @@
-// The plane coder's loops for AVX2.
+// The plane decoder's loops for AVX2.
 #include "planes.h"
 
 #if LATENTPACK_X86
@@ -10,11 +10,8 @@ namespace latentpack::planes {
 
 const Loops& avx2_loops() {
   const Loops& plain = scalar_loops();
-  static const Loops loops = {split,           join,
-                              plain.to_nibbles, from_nibbles,
-                              plain.substitute, plain.differences,
-                              plain.decode_steps, plain.decode_bf16,
-                              plain.join_window, plain.encode_steps, plain.copy_past_caches};
+  static const Loops loops = {join, from_nibbles, plain.decode_steps, plain.decode_bf16,
+                              plain.join_window};
   return loops;
 }
 

@@ -58,7 +58,7 @@ struct Learner {
 // The chunks that are learnt from, split into planes one after another.
 class Lessons {
  public:
-  Lessons(const uint8_t* data, size_t n, int width, int layout, size_t chunk, const Loops& loops)
+  Lessons(const uint8_t* data, size_t n, int width, int layout, size_t chunk, const EncodeLoops& loops)
       : data_(data), n_(n), width_(width), layout_(layout), chunk_(chunk), loops_(loops) {
     for (int p = 0; p < plane_count(layout, width); ++p) {
       buffers_[p] = make_buffer(std::min(n, chunk));
@@ -85,7 +85,7 @@ class Lessons {
   const size_t n_;
   const int width_, layout_;
   const size_t chunk_;
-  const Loops& loops_;
+  const EncodeLoops& loops_;
   size_t stride_;
   Buffer buffers_[kMaxWidth];
 };
@@ -182,7 +182,7 @@ const char* ContextSet::decode(Stream& stream, const uint8_t* above, size_t m,
 
 std::vector<std::unique_ptr<ContextSet>> learn_contexts(const uint8_t* data, size_t n, int width,
                                                         int layout, int speed, size_t chunk,
-                                                        const Loops& loops) {
+                                                        const EncodeLoops& loops) {
   const int count = plane_count(layout, width);
   std::vector<std::unique_ptr<ContextSet>> sets(count);
   if (speed < kContexts) return sets;

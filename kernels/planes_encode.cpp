@@ -93,8 +93,8 @@ using Sets = std::vector<std::unique_ptr<ContextSet>>;
 class ChunkCoder {
  public:
   ChunkCoder(int width, int layout, int speed, Isa isa, size_t chunk_elements, const Sets& sets)
-      : sets_(sets), width_(width), layout_(layout), speed_(speed), isa_(isa), loops_(loops_for(isa)),
-        planes_(plane_count(layout, width)), works_(planes_) {
+      : sets_(sets), width_(width), layout_(layout), speed_(speed), isa_(isa),
+        loops_(encode_loops_for(isa)), planes_(plane_count(layout, width)), works_(planes_) {
     const size_t m = chunk_elements;
     for (PlaneWork& work : works_) {
       work.plane = make_buffer(m);
@@ -245,7 +245,7 @@ class ChunkCoder {
   void code_window(PlaneWork& work) {
     work.record.top = choose_top(work.plane.get(), m_);
     loops_.to_nibbles(work.plane.get(), m_, work.record.top, work.symbols.get());
-    loops_.from_nibbles(work.symbols.get(), m_, work.record.top, decoded_.get());
+    loops_for(isa_).from_nibbles(work.symbols.get(), m_, work.record.top, decoded_.get());
     if (append_patches(work, decoded_.get(), (m_ + 1) / 2)) work.record.mode = kWindow;
   }
 
@@ -256,7 +256,7 @@ class ChunkCoder {
     work.record.size = static_cast<uint32_t>(work.stream_bytes);
     const uint8_t* decoded = symbols;
     if (work.record.mode == kPair) {
-      loops_.from_nibbles(symbols, m_, work.record.top, decoded_.get());
+      loops_for(isa_).from_nibbles(symbols, m_, work.record.top, decoded_.get());
       decoded = decoded_.get();
     }
     if (!append_patches(work, decoded, work.stream_bytes)) work.record.mode = kRaw;
@@ -314,7 +314,7 @@ class ChunkCoder {
   const Sets& sets_;
   const int width_, layout_, speed_;
   const Isa isa_;
-  const Loops& loops_;
+  const EncodeLoops& loops_;
   const int planes_;
   std::vector<PlaneWork> works_;
   Buffer chunk_, words_, decoded_;
@@ -337,7 +337,7 @@ void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int
   std::atomic<size_t> next{0};
   const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, count));
   const bool past_caches = n * width > kCacheBytes;
-  const Loops& loops = loops_for(isa);
+  const EncodeLoops& loops = encode_loops_for(isa);
   if (speed == kContextsOfBytes) layout = kBytePlanes;
   const Sets sets = learn_contexts(data, n, width, layout, speed, chunk, loops);
   const auto work = [&](ChunkCoder& coder) {
