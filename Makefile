@@ -19,7 +19,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python scripts/bench_coder.py
-	$(BIN)/python scripts/bench_tensors.py
+	$(BIN)/python scripts/bench_lossless.py
 
 wheel: $(STAMP)
 	$(BIN)/python -m build
