@@ -14,7 +14,7 @@
 namespace latentpack::planes {
 
 enum Layout { kBytePlanes = 0, kFloat = 1, kNibbles = 2 };
-enum Speed { kFast, kTight, kStored, kContexts, kContextsBut0, kContextsOfBytes };
+enum Speed { kFast, kTight, kStored, kContexts, kContextsBut0, kContextsOfBytes, kSegments };
 enum Form : uint8_t { kFormRaw = 0, kFormConst = 1, kFormPlanes = 2, kFormBytes = 3 };
 enum Mode : uint8_t { kRaw = 0, kConst = 1, kBytes = 2, kPair = 3, kWindow = 4, kContext = 5 };
 
@@ -76,6 +76,18 @@ struct Table {
 
 using Histogram = uint32_t[256];
 
+class SymbolCounter {
+ public:
+  void add(const uint8_t* symbols, size_t n);
+  void sum(Histogram counts) const;
+
+ private:
+  // Four tables: equal neighbours would wait for each other's increments in one.
+  uint32_t part_[4][256] = {};
+};
+
+// The top of the window of exponents with the most of these counts; that of 0 is cleared.
+uint8_t best_top(Histogram counts);
 // Counts the symbols of a sample, at most `limit` (planes_tables_ref.sampled); how many each
 // stands for.
 int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram);
@@ -95,7 +107,8 @@ class TableSet {
   TableSet() { tables_.reserve(kMaxTables); }
   // The table to use (-1: make one) and its cost.
   int estimate(const Sample&, int kind, int64_t* cost) const;
-  int add(const uint8_t* symbols, size_t n, int kind);
+  // Makes a table from the counts of all symbols; its number.
+  int add(const Histogram, int kind);
   bool full() const { return tables_.size() >= kMaxTables; }
   const Table& operator[](int t) const { return tables_[t]; }
   void pack(std::string& head) const;
@@ -182,6 +195,21 @@ struct ContextSet {
 std::vector<std::unique_ptr<ContextSet>> learn_contexts(const uint8_t* data, size_t n, int width,
                                                         int layout, int speed, size_t chunk,
                                                         const EncodeLoops&);
+
+// The parts of an array that have a table each in the way kSegments.
+class Segments {
+ public:
+  Segments(size_t n, size_t chunks);
+  void learn(const uint8_t* data, size_t n, int width, int layout, size_t chunk,
+             const EncodeLoops&, int threads, TableSet&);
+  size_t of_chunk(size_t c) const { return c * count / chunks_; }
+  size_t count;
+  uint8_t tops[kMaxTables] = {};
+
+ private:
+  size_t first_chunk(size_t t) const { return (t * chunks_ + count - 1) / count; }
+  size_t chunks_;
+};
 
 struct Head {
   int chunk_log2 = 0;

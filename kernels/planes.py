@@ -41,6 +41,7 @@ MODES = {
         planes_ref.CONTEXTS_BUT_0,
         planes_ref.CONTEXTS_OF_BYTES,
     ),
+    "segments": (planes_ref.SEGMENTS,),
     "stored": (planes_ref.STORED,),
 }
 _ISAS = ("scalar", "avx2", "avx512")
@@ -81,8 +82,10 @@ def encode(
         data: contiguous bytes of n elements, in this machine's (little-endian) order.
         width: bytes of an element, 1 to 8.
         layout: BYTE_PLANES, FLOAT (8 exponent bits; width 2 or 4) or NIBBLES (e4m3; width 1).
-        mode: "fast", "tight", "small" (the smallest of several ways, slower by far), or
-            "stored" (only constant chunks are coded). "fast" differs for FLOAT only.
+        mode: "fast", "tight", "small" (the smallest of several ways, slower by far),
+            "segments" (as "tight", but plane 0 only and with a table for each of up to 64
+            parts of the array: what a GPU makes in one pass), or "stored" (only constant
+            chunks are coded). "fast" differs for FLOAT only.
         chunk_log2: log2 of the elements of a chunk, 6 to 16. Less is worse and slower.
         out: room for the coded bytes, as many as `data` has; None = made here.
         threads: at most so many; None = one per core.

@@ -185,7 +185,7 @@ std::vector<std::unique_ptr<ContextSet>> learn_contexts(const uint8_t* data, siz
                                                         const EncodeLoops& loops) {
   const int count = plane_count(layout, width);
   std::vector<std::unique_ptr<ContextSet>> sets(count);
-  if (speed < kContexts) return sets;
+  if (speed < kContexts || speed == kSegments) return sets;
   Lessons lessons(data, n, width, layout, chunk, loops);
   Histogram totals[kMaxWidth] = {};
   lessons.each([&](size_t m) {

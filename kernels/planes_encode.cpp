@@ -64,17 +64,7 @@ bool all_equal(const uint8_t* data, size_t bytes, size_t width) {
 uint8_t choose_top(const uint8_t* exponents, size_t n) {
   Histogram counts;
   count_sample(exponents, n, 2048, counts);
-  counts[0] = 0;
-  uint32_t inside = 0, most = 0;
-  int top = 0;
-  for (int e = 0; e < 256; ++e) {
-    inside += counts[e] - (e >= 15 ? counts[e - 15] : 0);
-    if (inside > most) {
-      most = inside;
-      top = e;
-    }
-  }
-  return static_cast<uint8_t>(top);
+  return best_top(counts);
 }
 
 bool pays(int64_t cost, size_t m) { return cost * 100 < 99 * 8 * static_cast<int64_t>(m) * kCostUnit; }
@@ -107,6 +97,13 @@ class ChunkCoder {
     positions_ = std::unique_ptr<uint16_t[]>(new uint16_t[m / 3 + 1]);
   }
 
+  // In the way kSegments, before `look`.
+  void in_segment(size_t segment, uint8_t top, const Table& table) {
+    segment_ = segment;
+    segment_top_ = top;
+    segment_table_ = &table;
+  }
+
   // Everything that needs no table. False: the chunk is one value, or stored, and done.
   bool look(const uint8_t* elements, size_t n, Ahead ahead, ChunkRecord& record) {
     ahead_ = ahead;
@@ -131,6 +128,7 @@ class ChunkCoder {
   }
 
   void choose_tables(TableSet& tables) {
+    if (speed_ == kSegments) return;
     for (int p = 0; p < planes_; ++p) {
       PlaneWork& work = works_[p];
       if (work.record.mode == kPair && !choose_pairs(work, tables)) prepare_bytes(work);
@@ -190,6 +188,10 @@ class ChunkCoder {
       work.record.value = work.plane[0];
       return;
     }
+    if (speed_ == kSegments) {
+      if (p == 0) prepare_in_segment(work);
+      return;
+    }
     if (sets_[p]) work.limit = sets_[p]->cost(work.plane.get(), above(p), m_);
     if (layout_ == kFloat && speed_ == kFast) {
       if (p == 0) code_window(work);
@@ -204,6 +206,16 @@ class ChunkCoder {
     } else if (p == 0 || m_ <= kSampled || promising(work.plane.get(), m_)) {
       prepare_bytes(work);
     }
+  }
+
+  void prepare_in_segment(PlaneWork& work) {
+    work.record.table = static_cast<uint8_t>(segment_);
+    work.table = segment_table_;
+    if (layout_ != kFloat) return prepare_bytes(work);
+    work.record.mode = kPair;
+    work.record.top = segment_top_;
+    work.symbol_count = (m_ + 1) / 2;
+    loops_.to_nibbles(work.plane.get(), m_, segment_top_, work.symbols.get());
   }
 
   void prepare_bytes(PlaneWork& work) {
@@ -236,7 +248,13 @@ class ChunkCoder {
       work.record.mode = kContext;
       return true;
     }
-    if (t < 0) t = tables.add(work.symbols.get(), work.symbol_count, kind);
+    if (t < 0) {
+      SymbolCounter counter;
+      Histogram counts;
+      counter.add(work.symbols.get(), work.symbol_count);
+      counter.sum(counts);
+      t = tables.add(counts, kind);
+    }
     work.record.table = static_cast<uint8_t>(t);
     work.table = &tables[t];
     return true;
@@ -319,6 +337,9 @@ class ChunkCoder {
   std::vector<PlaneWork> works_;
   Buffer chunk_, words_, decoded_;
   Ahead ahead_;
+  size_t segment_ = 0;
+  uint8_t segment_top_ = 0;
+  const Table* segment_table_ = nullptr;
   std::unique_ptr<uint16_t[]> positions_;
   const uint8_t* elements_ = nullptr;
   size_t n_ = 0, m_ = 0;
@@ -340,6 +361,8 @@ void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int
   const EncodeLoops& loops = encode_loops_for(isa);
   if (speed == kContextsOfBytes) layout = kBytePlanes;
   const Sets sets = learn_contexts(data, n, width, layout, speed, chunk, loops);
+  Segments segments(n, count);
+  if (speed == kSegments) segments.learn(data, n, width, layout, chunk, loops, threads, tables);
   const auto work = [&](ChunkCoder& coder) {
     for (size_t c; (c = next.fetch_add(1)) < count;) {
       ChunkRecord& record = records[c];
@@ -349,6 +372,10 @@ void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int
       if (c + workers < count - 1) {
         ahead.at = elements + workers * chunk * width;
         ahead.end = ahead.at + chunk * width;
+      }
+      if (speed == kSegments) {
+        const size_t t = segments.of_chunk(c);
+        coder.in_segment(t, segments.tops[t], tables[static_cast<int>(t)]);
       }
       const bool coded = coder.look(elements, size, ahead, record);
       choosing.wait(c);

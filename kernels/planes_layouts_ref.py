@@ -47,6 +47,18 @@ def join(planes: list[Bytes], n: int, layout: int) -> Bytes:
     return ((rests & 8) << 4 | exponents << 3 | rests & 7).astype(np.uint8)[:, None]
 
 
+def best_top(counts: npt.NDArray[np.int64]) -> int:
+    """The top of the window of exponents top - 14 to top that holds the most of these counts.
+
+    Exponent 0, which needs no window, does not count; of equals the lowest is taken.
+    """
+    counts = counts.copy()
+    counts[0] = 0
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    inside = [int(ends[top + 1] - ends[max(0, top - 14)]) for top in range(256)]
+    return int(np.argmax(inside))
+
+
 def to_nibbles(exponents: Bytes, top: int) -> Bytes:
     """Window nibbles of these exponents, two to a byte."""
     distance = np.uint8(top) - exponents

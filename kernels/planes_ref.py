@@ -60,12 +60,7 @@ import numpy.typing as npt
 import xxhash
 
 from .errors import BitstreamError
-from .planes_context_ref import (
-    LEARNT,
-    ContextSet,
-    learn,
-    pack_set,
-)
+from .planes_context_ref import LEARNT, ContextSet, learn, pack_set
 from .planes_context_ref import decode_stream as decode_contexts
 from .planes_context_ref import encode_stream as encode_contexts
 from .planes_head_ref import (
@@ -88,7 +83,9 @@ from .planes_head_ref import (
     Cursor,
     PlaneRecord,
 )
-from .planes_layouts_ref import from_nibbles, join, split, to_nibbles
+from .planes_layouts_ref import best_top, from_nibbles, join, split, to_nibbles
+from .planes_segments_ref import Segment
+from .planes_segments_ref import learn as learn_segments
 from .planes_tables_ref import (
     BIT,
     PATCH_BITS,
@@ -105,9 +102,9 @@ from .planes_tables_ref import (
 
 Bytes = npt.NDArray[np.uint8]
 
-# The last three are tried for "small": contexts for all planes, for all but plane 0, and for the
+# The three of CONTEXTS are tried for "small": for all planes, for all but plane 0, and for the
 # byte planes of any layout.
-FAST, TIGHT, STORED, CONTEXTS, CONTEXTS_BUT_0, CONTEXTS_OF_BYTES = 0, 1, 2, 3, 4, 5
+FAST, TIGHT, STORED, CONTEXTS, CONTEXTS_BUT_0, CONTEXTS_OF_BYTES, SEGMENTS = range(7)
 # From one patch in so many exponents on, single exponents are considered.
 MANY_OUTSIDE = 128
 NO_LIMIT = 1 << 62
@@ -130,16 +127,8 @@ def patches(plane: Bytes, decoded: Bytes) -> tuple[int, bytes]:
 
 
 def choose_top(exponents: Bytes) -> int:
-    """The top of the window, from a sample of at most some 2048 exponents.
-
-    The window is `top` - 14 to `top`, and exponent 0; the top that holds the most is taken, the
-    lowest of equals.
-    """
-    counts = np.bincount(sampled(exponents, 2048)[0], minlength=256)
-    counts[0] = 0
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    inside = [int(ends[top + 1] - ends[max(0, top - 14)]) for top in range(256)]
-    return int(np.argmax(inside))
+    """The top of the window, from a sample of at most some 2048 exponents."""
+    return best_top(np.bincount(sampled(exponents, 2048)[0], minlength=256))
 
 
 def code_window(plane: Bytes) -> Coded:
@@ -170,12 +159,17 @@ def code_pairs(plane: Bytes, tables: TableSet, limit: int) -> Coded | None:
     if cost >= limit:
         return None
     if t is None:
-        t = tables.add(symbols, 1)
+        t = tables.add(np.bincount(symbols, minlength=256), 1)
+    return pairs_with(plane, symbols, top, t, tables)
+
+
+def pairs_with(plane: Bytes, symbols: Bytes, top: int, t: int, tables: TableSet) -> Coded:
+    """Mode PAIR with table t; RAW where that takes as much."""
     coding = tables.codings[t]
     symbols = coding.instead[symbols]
     stream = encode_stream(symbols, coding.table)
-    count, tail = patches(plane, from_nibbles(symbols, m, top))
-    if len(stream) + len(tail) >= m:
+    count, tail = patches(plane, from_nibbles(symbols, len(plane), top))
+    if len(stream) + len(tail) >= len(plane):
         return Coded(bytes([RAW]), plane.tobytes())
     return Coded(bytes([PAIR, top, t]) + _sizes(count, stream), stream=stream + tail)
 
@@ -192,14 +186,29 @@ def code_bytes(plane: Bytes, p: int, tables: TableSet, limit: int) -> Coded | No
     if cost >= limit:
         return None
     if t is None:
-        t = tables.add(plane, 2 * p)
+        t = tables.add(np.bincount(plane, minlength=256), 2 * p)
+    return bytes_with(plane, t, tables)
+
+
+def bytes_with(plane: Bytes, t: int, tables: TableSet) -> Coded:
+    """Mode BYTES with table t; RAW where that takes as much."""
     coding = tables.codings[t]
     symbols = coding.instead[plane]
     stream = encode_stream(symbols, coding.table)
     count, tail = patches(plane, symbols)
-    if len(stream) + len(tail) >= m:
+    if len(stream) + len(tail) >= len(plane):
         return Coded(bytes([RAW]), plane.tobytes())
     return Coded(bytes([BYTES, t]) + _sizes(count, stream), stream=stream + tail)
+
+
+def code_in_segment(plane: Bytes, p: int, coder: "Coder", segment: Segment) -> Coded:
+    """A plane of a chunk in the way SEGMENTS."""
+    if p > 0:
+        return Coded(bytes([RAW]), plane.tobytes())
+    if coder.layout != FLOAT:
+        return bytes_with(plane, segment.number, coder.tables)
+    symbols = to_nibbles(plane, segment.top)
+    return pairs_with(plane, symbols, segment.top, segment.number, coder.tables)
 
 
 def _sizes(patch_count: int, stream: bytes) -> bytes:
@@ -231,13 +240,15 @@ class Coder:
     contexts: list[ContextSet | None]
 
 
-def code_plane(planes: list[Bytes], p: int, coder: Coder) -> Coded:
+def code_plane(planes: list[Bytes], p: int, coder: Coder, segment: Segment | None) -> Coded:
     """Code plane p of a chunk."""
     plane, tables = planes[p], coder.tables
     if np.all(plane == plane[0]):
         return Coded(bytes([CONST, plane[0]]))
     if coder.layout == FLOAT and coder.mode == FAST:
         return code_window(plane) if p == 0 else Coded(bytes([RAW]), plane.tobytes())
+    if segment is not None:
+        return code_in_segment(plane, p, coder, segment)
     contexts = coder.contexts[p]
     above = planes[p - 1] if p else None
     limit = None if contexts is None else contexts.cost(plane, above)
@@ -267,14 +278,14 @@ def learn_contexts(chunks: list[Bytes], layout: int, mode: int) -> list[ContextS
     return sets + [None] * (MAX_PLANES - count)
 
 
-def code_chunk(chunk: Bytes, coder: Coder) -> tuple[bytes, bytes, bytes]:
+def code_chunk(chunk: Bytes, coder: Coder, segment: Segment | None) -> tuple[bytes, bytes, bytes]:
     """Form, rest of the record after the checksum, and bytes of a chunk uint8 [n, w]."""
     if np.all(chunk == chunk[0]):
         return bytes([FORM_CONST]), chunk[0].tobytes(), b""
     if coder.mode == STORED:
         return bytes([FORM_RAW]), b"", chunk.tobytes()
     planes = split(chunk, coder.layout)
-    coded = [code_plane(planes, p, coder) for p in range(len(planes))]
+    coded = [code_plane(planes, p, coder, segment) for p in range(len(planes))]
     data = b"".join(_pad(c.fixed) for c in coded) + b"".join(c.stream for c in coded)
     if len(data) >= chunk.size:
         return bytes([FORM_RAW]), b"", chunk.tobytes()
@@ -293,9 +304,12 @@ def encode(
     chunks = [elements[start : start + step] for start in range(0, len(elements), step)]
     contexts = learn_contexts(chunks, layout, mode)
     coder = Coder(layout, mode, TableSet(), contexts)
+    segments: list[Segment] = []
+    if mode == SEGMENTS:
+        segments = learn_segments(chunks, layout, coder.tables)
     records, pieces = [], []
     for i, chunk in enumerate(chunks):
-        form, rest, body = code_chunk(chunk, coder)
+        form, rest, body = code_chunk(chunk, coder, segments[i] if segments else None)
         body = body if i == len(chunks) - 1 else _pad(body)
         check = b"" if form[0] == FORM_CONST else checksum(body).to_bytes(4, "little")
         records.append(form + check + rest)

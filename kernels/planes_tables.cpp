@@ -177,35 +177,38 @@ void Table::prepare_searched() {
     std::fill_n(symbol_of.begin() + cum[s], freq[s], static_cast<uint8_t>(s));
 }
 
-namespace {
+void SymbolCounter::add(const uint8_t* symbols, size_t n) {
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    uint64_t eight;
+    std::memcpy(&eight, symbols + i, 8);
+    for (int j = 0; j < 8; ++j) ++part_[j & 3][eight >> (8 * j) & 255];
+  }
+  for (; i < n; ++i) ++part_[0][symbols[i]];
+}
 
-class Counter {
- public:
-  void add(const uint8_t* symbols, size_t n) {
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-      uint64_t eight;
-      std::memcpy(&eight, symbols + i, 8);
-      for (int j = 0; j < 8; ++j) ++part_[j & 3][eight >> (8 * j) & 255];
+void SymbolCounter::sum(Histogram counts) const {
+  for (int s = 0; s < 256; ++s) counts[s] = part_[0][s] + part_[1][s] + part_[2][s] + part_[3][s];
+}
+
+uint8_t best_top(Histogram counts) {
+  counts[0] = 0;
+  uint32_t inside = 0, most = 0;
+  int top = 0;
+  for (int e = 0; e < 256; ++e) {
+    inside += counts[e] - (e >= 15 ? counts[e - 15] : 0);
+    if (inside > most) {
+      most = inside;
+      top = e;
     }
-    for (; i < n; ++i) ++part_[0][symbols[i]];
   }
-  void sum(Histogram counts) const {
-    for (int s = 0; s < 256; ++s)
-      counts[s] = part_[0][s] + part_[1][s] + part_[2][s] + part_[3][s];
-  }
-
- private:
-  // Four tables: equal neighbours would wait for each other's increments in one.
-  uint32_t part_[4][256] = {};
-};
-
-}  // namespace
+  return static_cast<uint8_t>(top);
+}
 
 int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram counts) {
   int j = 0;
   while (n > limit << j) ++j;
-  Counter counter;
+  SymbolCounter counter;
   const size_t blocks = (n + (size_t{32} << j) - 1) / (size_t{32} << j);
   for (size_t b = 0; b < blocks; ++b) {
     const size_t place = static_cast<size_t>(uint64_t{uint32_t(b) * 2654435769u} >> (32 - j));
@@ -258,11 +261,7 @@ int TableSet::estimate(const Sample& sample, int kind, int64_t* cost) const {
   return -1;
 }
 
-int TableSet::add(const uint8_t* symbols, size_t n, int kind) {
-  Counter counter;
-  counter.add(symbols, n);
-  Histogram counts;
-  counter.sum(counts);
+int TableSet::add(const Histogram counts, int kind) {
   const int t = static_cast<int>(tables_.size());
   tables_.emplace_back();
   normalise(counts, 256, kPrecision, tables_[t].freq);

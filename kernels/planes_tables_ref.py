@@ -157,9 +157,9 @@ class TableSet:
             return t, cost
         return None, fresh
 
-    def add(self, symbols: Bytes, kind: int) -> int:
-        """Make a table from all counts of these symbols; its number."""
-        freqs = normalise(np.bincount(symbols, minlength=256), PRECISION)
+    def add(self, counts: Counts, kind: int) -> int:
+        """Make a table from the counts of all symbols; its number."""
+        freqs = normalise(counts, PRECISION)
         self.codings.append(Coding(Table(freqs, PRECISION), kind % 2 == 1))
         self._kinds.append(kind)
         return len(self.codings) - 1

@@ -121,7 +121,7 @@ def tensor() -> dict[str, bytes]:
         data = values.tobytes()
         x = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(getattr(torch, name))
         files[f"{name}.bin"] = data
-        for mode in ("fast", "tight", "small"):
+        for mode in ("fast", "tight", "small", "segments"):
             files[f"{name}-{mode}.lpk"] = latentpack.encode(x.view(50, 100), mode=mode, chunk=4096)
     return files
 

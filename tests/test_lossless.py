@@ -65,7 +65,7 @@ def test_quantised_tensors_are_refused(dtype):
 
 
 @pytest.mark.parametrize("dtype", SUPPORTED, ids=str)
-@pytest.mark.parametrize("mode", ["fast", "tight", "small"])
+@pytest.mark.parametrize("mode", ["fast", "tight", "small", "segments"])
 def test_dtypes(dtype, mode):
     rng = np.random.default_rng(1)
     for n in (0, 1, 2, 63, 64, 65, 4097, 20_011):
@@ -79,7 +79,7 @@ def test_dtypes(dtype, mode):
 
 
 @pytest.mark.parametrize("dtype", FLOAT16S, ids=str)
-@pytest.mark.parametrize("mode", ["fast", "tight", "small"])
+@pytest.mark.parametrize("mode", ["fast", "tight", "small", "segments"])
 def test_all_bit_patterns_of_16_bit_floats(dtype, mode):
     every = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
     round_trip(every.view(dtype), mode=mode)
@@ -104,7 +104,7 @@ def test_shapes(shape):
 @given(
     dtype=st.sampled_from(SUPPORTED),
     shape=st.lists(st.integers(0, 9), max_size=4),
-    mode=st.sampled_from(["fast", "tight", "small"]),
+    mode=st.sampled_from(["fast", "tight", "small", "segments"]),
     chunk=st.sampled_from([64, 128, 65536]),
     data=st.data(),
 )
@@ -310,4 +310,4 @@ def test_golden_files_decode_and_are_made_again(path):
 
 
 def test_there_are_golden_files():
-    assert len(list(GOLDEN.glob("*.lpk"))) == 21
+    assert len(list(GOLDEN.glob("*.lpk"))) == 28

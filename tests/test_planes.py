@@ -12,6 +12,7 @@ from latentpack.kernels import planes, planes_head_ref, planes_ref, rans
 from latentpack.kernels.errors import BitstreamError
 from latentpack.kernels.planes import BYTE_PLANES, FLOAT, NIBBLES
 from latentpack.kernels.planes_tables_ref import Table, pack_table, unpack_table
+from latentpack.kernels.rans_ref import normalise
 
 SEED = 7
 BACKENDS = rans.backends()
@@ -89,7 +90,7 @@ def test_a_stream_worked_by_hand():
 @pytest.mark.parametrize(("layout", "width"), SHAPES)
 def test_backends_equal_the_reference(layout, width, kind):
     data = array(9001, layout, width, kind)
-    for mode in ("fast", "tight", "small", "stored"):
+    for mode in ("fast", "tight", "small", "segments", "stored"):
         want = round_trip(data, width, layout, mode, 12, "ref")
         for backend in BACKENDS[1:]:
             assert round_trip(data, width, layout, mode, 12, backend) == want
@@ -99,7 +100,7 @@ def test_backends_equal_the_reference(layout, width, kind):
 @pytest.mark.parametrize(("layout", "width"), [(FLOAT, 2), (FLOAT, 4), (NIBBLES, 1)])
 def test_sizes(layout, width, n):
     data = array(n, layout, width, "normal")
-    for mode, chunk_log2 in (("tight", 16), ("fast", 16), ("tight", 6)):
+    for mode, chunk_log2 in (("tight", 16), ("fast", 16), ("segments", 16), ("tight", 6)):
         if chunk_log2 == 6 and n > 10_000:
             continue  # the reference takes long for very many chunks
         want = round_trip(data, width, layout, mode, chunk_log2, "ref")
@@ -112,7 +113,7 @@ def test_sizes(layout, width, n):
     shape=st.sampled_from(SHAPES),
     n=st.integers(0, 2000),
     kind=st.sampled_from(["normal", "sparse", "scales", "bits"]),
-    mode=st.sampled_from(["fast", "tight", "small"]),
+    mode=st.sampled_from(["fast", "tight", "small", "segments"]),
     chunk_log2=st.integers(6, 13),
     seed=st.integers(0, 1 << 30),
 )
@@ -150,6 +151,44 @@ def test_small_uses_contexts():
     walk = (np.cumsum(rng.integers(-2, 3, 20_000)) % 12).astype(np.uint8).tobytes()
     sizes = {mode: len(round_trip(walk, 1, BYTE_PLANES, mode)[1]) for mode in ("tight", "small")}
     assert sizes["small"] < 0.9 * sizes["tight"]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    shape=st.sampled_from([(FLOAT, 2), (NIBBLES, 1), (BYTE_PLANES, 1), (BYTE_PLANES, 2)]),
+    n=st.integers((1 << 18) - 5, 4 << 18),
+    kind=st.sampled_from(["normal", "sparse", "scales", "constant"]),
+    chunk_log2=st.integers(13, 16),
+    threads=st.integers(1, 3),
+)
+def test_several_segments(shape, n, kind, chunk_log2, threads):
+    layout, width = shape
+    data = array(n, layout, width, kind)
+    options = {"mode": "segments", "chunk_log2": chunk_log2}
+    want = round_trip(data, width, layout, **options, backend="ref")
+    assert want[0][1] == -(-n >> 18)
+    assert round_trip(data, width, layout, **options, threads=threads) == want
+
+
+def test_segments_by_hand():
+    # 2**18 + 1 elements in chunks of 2**16: 5 chunks, 2 segments of 3 and 2 chunks. Exponents of
+    # the first segment are 100 where they are sampled and 90 elsewhere, those of the second 130.
+    exponents = np.full((1 << 18) + 1, 90, np.uint16)
+    exponents[np.arange(len(exponents)) % 4096 < 64] = 100
+    exponents[3 << 16 :] = 130
+    exponents[-5:] = 120
+    data = (exponents << 7).tobytes()
+    for backend in BACKENDS:
+        head, coded = planes.encode(data, 2, FLOAT, "segments", backend=backend)
+        tables, _, records = planes_head_ref.parse(head, len(coded), len(exponents), 2, FLOAT)
+        # 90 is 10 below 100, its nibble 10; 120 is 10 below 130. Of an odd chunk the last pair
+        # has the nibble 0 beside that of its only exponent.
+        counts = [{0xAA: 3 * 63 * 512, 0x00: 3 * 512}, {0x00: 32768 - 2, 0xAA: 2, 0x0A: 1}]
+        for table, count in zip(tables, counts, strict=True):
+            given = [count.get(s, 0) for s in range(256)]
+            assert np.array_equal(table.freqs, normalise(given, 12))
+        forms = [[plane.mode for plane in record.planes] for record in records]
+        assert forms == [[3, 1]] * 4 + [[]]
 
 
 def test_threads_do_not_change_a_byte():

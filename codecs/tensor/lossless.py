@@ -8,7 +8,9 @@ of a few modes (`kernels/planes_ref.py` defines the bytes):
 
 `mode` is the dial: "fast" packs the exponents of bfloat16 and float32 into 4 bits each (ratio
 0.75 and 0.88, close to copying), "tight" codes pairs of exponents (0.66 and 0.83 on weights),
-"small" tries several ways with contexts for each array, slowly, and keeps the smallest.
+"small" tries several ways with contexts for each array, slowly, and keeps the smallest. "segments"
+gives the bytes that a GPU makes in one pass: close to "tight" for weights, with a table for each
+of up to 64 parts of the tensor.
 
 Bitstream (a packet is one tensor; its key is the name, or none)
     ========  ======  ==================================================================
@@ -42,7 +44,7 @@ from .packet import CODED, CODED_BULK, ELEMENTS, Start
 BULK_BYTES = 1 << 16  # coded bytes from which on they go to the bulk
 DEFAULT_CHUNK = 1 << planes.MAX_CHUNK_LOG2
 
-MODES = ("fast", "tight", "small")
+MODES = ("fast", "tight", "small", "segments")
 
 Tensors = torch.Tensor | Mapping[str, torch.Tensor]
 
@@ -51,7 +53,7 @@ class Lossless(Codec):
     """Codec 1, `tensor/lossless`.
 
     Args:
-        mode: "fast", "tight" or "small".
+        mode: "fast", "tight", "small" or "segments".
         threads: at most so many; None = one per core. Never changes a byte.
         chunk: elements of a chunk, a power of two from 64 to 65536. Smaller ones can be read
             one by one, but take more bytes and time.
