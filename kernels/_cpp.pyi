@@ -20,6 +20,22 @@ def rans_decode(
     /,
 ) -> int: ...
 def rans_normalise(counts: ReadableBuffer, precision: int, freq: WriteableBuffer, /) -> bool: ...
+def channels_encode(
+    tables: object,
+    layout: int,
+    parts: list[tuple[ReadableBuffer, ReadableBuffer]],
+    lanes: int,
+    isa: int,
+    /,
+) -> bytes | int: ...
+def channels_decode(
+    tables: object,
+    layout: int,
+    data: ReadableBuffer,
+    parts: list[tuple[WriteableBuffer, ReadableBuffer]],
+    isa: int,
+    /,
+) -> str: ...
 def planes_encode(
     data: ReadableBuffer,
     width: int,

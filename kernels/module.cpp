@@ -1,11 +1,13 @@
 // The extension module over CPython's stable ABI. Every *_python.cpp contributes one table.
 #include <Python.h>
 
+extern PyMethodDef channels_methods[];
 extern PyMethodDef memory_methods[];
 extern PyMethodDef planes_methods[];
 extern PyMethodDef rans_methods[];
 
 static PyMethodDef* const tables[] = {
+    channels_methods,
     memory_methods,
     planes_methods,
     rans_methods,

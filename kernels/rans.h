@@ -132,6 +132,9 @@ struct Prepared {
   void fill_slots(int row);
 };
 
+// The name of the capsule in which Python holds a Prepared.
+constexpr const char* kPreparedCapsule = "latentpack.rans.prepared";
+
 // Up to `steps` whole steps (one symbol per lane) of narrow tables, without escapes. They stop
 // before an escape, perhaps before the whole step in which one stands, and before a step for
 // which fewer than `lanes` words are readable; they return the number of symbols done.

@@ -62,7 +62,8 @@ def _pick(backend: str | None) -> str:
     return backend
 
 
-def _prepared(tables: Tables) -> object:
+def prepared(tables: Tables) -> object:
+    """What the compiled kernels look up in these tables, made when first asked for."""
     if tables.prepared is None:
         cpp = _compiled()
         assert cpp is not None  # a compiled backend has been picked
@@ -121,7 +122,7 @@ def encode(
     cpp = _compiled()
     assert cpp is not None
     isa = _ISAS.index(chosen)
-    coded = cpp.rans_encode(_prepared(tables), symbols, index, lanes or 0, isa)
+    coded = cpp.rans_encode(prepared(tables), symbols, index, lanes or 0, isa)
     if isinstance(coded, bytes):
         return coded
     if coded == _UNCODED_SYMBOL:
@@ -179,9 +180,9 @@ class Decoder:
             return out
         cpp = _compiled()
         assert cpp is not None
-        prepared = _prepared(self._tables)
+        lookups = prepared(self._tables)
         status = cpp.rans_decode(
-            prepared, self._state, self._data, self._skip, rows, out, self._isa
+            lookups, self._state, self._data, self._skip, rows, out, self._isa
         )
         if status == _BAD_INDEX:
             raise _index_error(self._tables, rows)

@@ -15,8 +15,6 @@ using latentpack::Isa;
 using latentpack::Prepared;
 using latentpack::Status;
 
-constexpr const char* kCapsule = "latentpack.rans.prepared";
-
 // A buffer that is released at the end of its scope.
 struct Buffer {
   Py_buffer view{};
@@ -33,11 +31,11 @@ struct Buffer {
 };
 
 void destroy(PyObject* capsule) {
-  delete static_cast<Prepared*>(PyCapsule_GetPointer(capsule, kCapsule));
+  delete static_cast<Prepared*>(PyCapsule_GetPointer(capsule, latentpack::kPreparedCapsule));
 }
 
 Prepared* prepared(PyObject* capsule) {
-  return static_cast<Prepared*>(PyCapsule_GetPointer(capsule, kCapsule));
+  return static_cast<Prepared*>(PyCapsule_GetPointer(capsule, latentpack::kPreparedCapsule));
 }
 
 Isa chosen(int backend) {
@@ -85,7 +83,7 @@ PyObject* rans_prepare(PyObject*, PyObject* args) {
   } catch (const std::bad_alloc&) {
     return PyErr_NoMemory();
   }
-  PyObject* capsule = PyCapsule_New(tables.get(), kCapsule, destroy);
+  PyObject* capsule = PyCapsule_New(tables.get(), latentpack::kPreparedCapsule, destroy);
   if (capsule) tables.release();
   return capsule;
 }

@@ -1,0 +1,200 @@
+// Blocks of channels: split and coded, decoded and joined, a strip of rows at a time.
+#include "channels.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace latentpack::channels {
+namespace {
+
+constexpr size_t kStrip = 1 << 13;  // symbols decoded at once: all about them stays in the L1
+
+size_t strip_rows(const Part& part) {
+  return std::max<size_t>(1, kStrip / std::max<size_t>(1, part.channels()));
+}
+
+// Calls run(elements, count) for the runs of neighbours in rows [row, row + rows), in order.
+template <typename Run>
+void each_run(const Part& part, int bytes, size_t row, size_t rows, const Run& run) {
+  const auto run_bytes = static_cast<ptrdiff_t>(part.width * static_cast<size_t>(bytes));
+  const bool joined = part.groups == 1 || part.group_stride == run_bytes;
+  const auto row_bytes = static_cast<ptrdiff_t>(part.groups) * run_bytes;
+  uint8_t* at = part.at + static_cast<ptrdiff_t>(row) * part.row_stride;
+  if (joined && (rows == 1 || part.row_stride == row_bytes)) return run(at, rows * part.channels());
+  for (size_t r = 0; r < rows; ++r, at += part.row_stride) {
+    if (joined) {
+      run(at, part.channels());
+    } else {
+      for (size_t g = 0; g < part.groups; ++g)
+        run(at + static_cast<ptrdiff_t>(g) * part.group_stride, part.width);
+    }
+  }
+}
+
+// The class of each channel, row after row.
+void tile(const Part& part, size_t rows, uint8_t* index) {
+  for (size_t r = 0; r < rows; ++r, index += part.channels())
+    std::memcpy(index, part.classes, part.channels());
+}
+
+void widen(const uint8_t* from, size_t n, bool rotate, int16_t* to) {
+  if (rotate) {
+    for (size_t i = 0; i < n; ++i)
+      to[i] = static_cast<int16_t>((from[i] << 1 | from[i] >> 7) & 255);
+  } else {
+    for (size_t i = 0; i < n; ++i) to[i] = from[i];
+  }
+}
+
+// False if a symbol is not a byte.
+bool narrow(const int16_t* from, size_t n, bool rotate, uint8_t* to) {
+  uint16_t seen = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const auto s = static_cast<uint16_t>(from[i]);
+    seen |= s;
+    to[i] = static_cast<uint8_t>(rotate ? s >> 1 | s << 7 : s);
+  }
+  return seen < 256;
+}
+
+const char* text_of(Status status) {
+  switch (status) {
+    case Status::kOk: return nullptr;
+    case Status::kBadIndex:
+    case Status::kUncodedSymbol: return kBadClass;
+    case Status::kEmpty: return "the coded stream is empty, symbols were expected";
+    case Status::kTooShort: return "the coded stream ends too early";
+    case Status::kEscapeBits: return "an escape is longer than 18 bits";
+    case Status::kEscapeValue: return "an escaped value is outside int16";
+    case Status::kNoMemory: throw std::bad_alloc();
+  }
+  return "an unknown error";
+}
+
+// Whether every class has a row that is coded.
+bool coded(const Prepared& tables, const std::vector<Part>& parts) {
+  for (const Part& part : parts) {
+    for (size_t c = 0; c < part.channels(); ++c) {
+      const int row = part.classes[c];
+      if (row >= tables.rows || !tables.coded[row]) return false;
+    }
+  }
+  return true;
+}
+
+size_t total(const std::vector<Part>& parts) {
+  size_t n = 0;
+  for (const Part& part : parts) n += part.count();
+  return n;
+}
+
+// Reads the head of a stream; an error's text, or nullptr.
+const char* open_stream(const uint8_t*& at, size_t& size, Decoding& decoding) {
+  std::memset(&decoding, 0, sizeof decoding);
+  if (size == 0) return nullptr;
+  if (at[0] > 5) return "log2(lanes) is above 5";
+  decoding.lanes = 1u << at[0];
+  const size_t head = 1 + 4 * static_cast<size_t>(decoding.lanes);
+  if (size < head || (size - head) % 2) return "not the size of a stream of so many lanes";
+  std::memcpy(decoding.states, at + 1, head - 1);
+  for (uint32_t j = 0; j < decoding.lanes; ++j)
+    if (decoding.states[j] < kLower) return "a state is below its least value";
+  at += head;
+  size -= head;
+  return nullptr;
+}
+
+bool at_end(const Decoding& decoding, size_t size) {
+  bool same = decoding.at == size;
+  for (uint32_t j = 0; j < decoding.lanes; ++j) same &= decoding.states[j] == kLower;
+  return same;
+}
+
+struct Strip {
+  std::vector<uint8_t> index, bytes;
+  std::vector<int16_t> symbols;
+};
+
+const char* decode_part(Prepared& tables, Isa isa, int layout, int bytes, const Part& part,
+                        const uint8_t* rests, Decoding& decoding, const uint8_t* words,
+                        size_t size, Strip& strip) {
+  const planes::Loops& loops = planes::loops_for(isa);
+  const size_t n = part.count(), most = strip_rows(part);
+  const size_t room = std::min(most, part.rows) * part.channels();
+  strip.index.resize(room);
+  strip.bytes.resize(room);
+  strip.symbols.resize(room);
+  tile(part, std::min(most, part.rows), strip.index.data());
+  for (size_t row = 0; row < part.rows; row += most) {
+    const size_t rows = std::min(most, part.rows - row), count = rows * part.channels();
+    const Status status = latentpack::decode(tables, isa, decoding, words, size,
+                                             strip.index.data(), count, strip.symbols.data());
+    if (status != Status::kOk) return text_of(status);
+    if (!narrow(strip.symbols.data(), count, layout == planes::kBytePlanes, strip.bytes.data()))
+      return "a symbol is outside a byte";
+    size_t done = 0;
+    const size_t first = row * part.channels();
+    each_run(part, bytes, row, rows, [&](uint8_t* elements, size_t length) {
+      const uint8_t* planes[4] = {strip.bytes.data() + done};
+      for (int p = 1; p < bytes; ++p)
+        planes[p] = rests + static_cast<size_t>(p - 1) * n + first + done;
+      loops.join(planes, length, bytes, layout, elements);
+      done += length;
+    });
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Status encode(const Prepared& tables, Isa isa, int layout, int bytes,
+              const std::vector<Part>& parts, int lanes, Block& block) {
+  if (!coded(tables, parts)) return Status::kBadIndex;
+  const planes::EncodeLoops& loops = planes::encode_loops_for(isa);
+  const size_t n = total(parts);
+  block.rest_bytes = n * static_cast<size_t>(bytes - 1);
+  block.rests = planes::make_buffer(block.rest_bytes);
+  // Symbols, their rows, and the bytes of the symbols.
+  const planes::Buffer room = planes::make_buffer(4 * n);
+  auto* symbols = reinterpret_cast<int16_t*>(room.get());
+  uint8_t* index = room.get() + 2 * n;
+  uint8_t* plane = room.get() + 3 * n;
+  uint8_t* rests = block.rests.get();
+  size_t at = 0;
+  for (const Part& part : parts) {
+    const size_t count = part.count();
+    size_t done = 0;
+    each_run(part, bytes, 0, part.rows, [&](const uint8_t* elements, size_t length) {
+      uint8_t* to[4] = {plane + at + done};
+      for (int p = 1; p < bytes; ++p) to[p] = rests + static_cast<size_t>(p - 1) * count + done;
+      loops.split(elements, length, bytes, layout, to);
+      done += length;
+    });
+    tile(part, part.rows, index + at);
+    at += count;
+    rests += count * static_cast<size_t>(bytes - 1);
+  }
+  widen(plane, n, layout == planes::kBytePlanes, symbols);
+  return latentpack::encode(tables, isa, symbols, index, n, lanes, block.stream);
+}
+
+const char* decode(Prepared& tables, Isa isa, int layout, int bytes,
+                   const std::vector<Part>& parts, const uint8_t* data, size_t size) {
+  const size_t rest_bytes = total(parts) * static_cast<size_t>(bytes - 1);
+  if (size < rest_bytes) return "the block is shorter than its plain planes";
+  const uint8_t* words = data + rest_bytes;
+  size -= rest_bytes;
+  if (!coded(tables, parts)) return kBadClass;
+  Decoding decoding;
+  if (const char* error = open_stream(words, size, decoding)) return error;
+  Strip strip;
+  for (const Part& part : parts) {
+    const char* error = decode_part(tables, isa, layout, bytes, part, data, decoding, words, size,
+                                    strip);
+    if (error) return error;
+    data += part.count() * static_cast<size_t>(bytes - 1);
+  }
+  return at_end(decoding, size) ? nullptr : "the coded stream does not end where it should";
+}
+
+}  // namespace latentpack::channels

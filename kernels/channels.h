@@ -1,0 +1,39 @@
+// Elements in channels, coded by the class of their channel: see channels_ref.py.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "planes.h"
+#include "rans.h"
+
+namespace latentpack::channels {
+
+// An array [rows, groups, width] whose width elements lie side by side, strides in bytes, and
+// the class of each of its groups * width channels.
+struct Part {
+  uint8_t* at;
+  size_t rows, groups, width;
+  ptrdiff_t row_stride, group_stride;
+  const uint8_t* classes;
+  size_t channels() const { return groups * width; }
+  size_t count() const { return rows * channels(); }
+};
+
+struct Block {
+  planes::Buffer rests;  // all planes but those of the symbols
+  size_t rest_bytes = 0;
+  Encoded stream;
+};
+
+// A class without a row that is coded: an error of the caller, not of the data.
+inline constexpr const char* kBadClass = "a class is outside the tables, or its row is not coded";
+
+// Elements of `bytes` bytes each; layout kFloat or kBytePlanes.
+Status encode(const Prepared&, Isa, int layout, int bytes, const std::vector<Part>&, int lanes,
+              Block&);
+// Fills the parts; an error's text, or nullptr.
+const char* decode(Prepared&, Isa, int layout, int bytes, const std::vector<Part>&,
+                   const uint8_t* data, size_t size);
+
+}  // namespace latentpack::channels

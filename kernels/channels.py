@@ -1,0 +1,114 @@
+"""Elements in channels: checks arguments and picks the fastest backend of this machine.
+
+The bytes are defined in `channels_ref`; every backend writes and reads exactly those. Coding
+releases the interpreter lock, and one `Tables` may be used by any number of threads.
+"""
+
+import functools
+import importlib
+import types
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import channels_ref, rans
+from .channels_ref import Part
+from .errors import BitstreamError
+from .planes_head_ref import BYTE_PLANES, FLOAT
+from .rans_ref import MAX_LANES, Tables
+
+__all__ = ["BYTE_PLANES", "FLOAT", "Part", "decode", "encode"]
+
+Buffer = bytes | bytearray | memoryview
+_ISAS = ("scalar", "avx2", "avx512")
+_WIDTHS = {FLOAT: (2, 4), BYTE_PLANES: (1, 2, 4)}
+
+
+@functools.cache
+def _compiled() -> types.ModuleType:
+    return importlib.import_module("._cpp", __package__)
+
+
+def _pick(backend: str | None) -> str:
+    known = rans.backends()
+    if backend is not None and backend not in known:
+        raise ValueError(f"backend is {backend!r}, this machine has {', '.join(known)}")
+    return backend or known[-1]
+
+
+def encode(
+    tables: Tables,
+    layout: int,
+    parts: Sequence[Part],
+    *,
+    lanes: int | None = None,
+    backend: str | None = None,
+) -> bytes:
+    """Code arrays of channels as one block.
+
+    Args:
+        tables: integer tables, a row for each class.
+        layout: FLOAT (bf16 and fp32: the exponents are coded) or BYTE_PLANES (the first byte is).
+        parts: arrays [rows, groups, width] of unsigned integers of 1, 2 or 4 bytes, of one dtype,
+            any strides but neighbours in the last dimension; with each the class of its channels,
+            contiguous uint8 [groups * width].
+        lanes: interleaved states, a power of two from 1 to 32; None = by the number of elements.
+        backend: one of `rans.backends()`; None = the fastest. The bytes are the same.
+
+    Raises:
+        ValueError: a wrong dtype, shape or stride, or a class outside the tables.
+    """
+    chosen = _pick(backend)
+    _check(layout, parts)
+    if lanes is not None and lanes not in (1, 2, 4, 8, 16, 32):
+        raise ValueError(f"lanes is {lanes}, expected a power of two from 1 to {MAX_LANES}")
+    if chosen == "ref":
+        return channels_ref.encode(tables, layout, parts, lanes)
+    lanes = lanes or channels_ref.choose_lanes(sum(elements.size for elements, _ in parts))
+    isa = _ISAS.index(chosen)
+    coded = _compiled().channels_encode(rans.prepared(tables), layout, list(parts), lanes, isa)
+    if isinstance(coded, bytes):
+        return coded
+    raise ValueError(channels_ref.BAD_CLASS)
+
+
+def decode(
+    tables: Tables,
+    layout: int,
+    data: Buffer,
+    parts: Sequence[Part],
+    *,
+    backend: str | None = None,
+) -> None:
+    """Fill arrays from a block; the arguments are those of `encode`.
+
+    Raises:
+        BitstreamError: the block is damaged; the arrays hold anything then.
+        ValueError: a wrong dtype, shape or stride, or a class outside the tables.
+    """
+    chosen = _pick(backend)
+    _check(layout, parts)
+    if chosen == "ref":
+        return channels_ref.decode(tables, layout, bytes(data), parts)
+    isa = _ISAS.index(chosen)
+    error = _compiled().channels_decode(rans.prepared(tables), layout, data, list(parts), isa)
+    if error:
+        raise BitstreamError(error)
+
+
+def _check(layout: int, parts: Sequence[Part]) -> None:
+    if not parts:
+        raise ValueError("a block needs at least one part")
+    dtype = parts[0][0].dtype
+    if dtype.kind != "u" or dtype.itemsize not in _WIDTHS.get(layout, ()):
+        raise ValueError(f"elements of {dtype} do not fit layout {layout}")
+    for elements, classes in parts:
+        if elements.ndim != 3 or elements.dtype != dtype:
+            raise ValueError(f"a part is {elements.dtype} {elements.shape}, expected {dtype} [3-D]")
+        if elements.shape[2] > 1 and elements.strides[2] != dtype.itemsize:
+            raise ValueError("the last dimension of a part is strided; make it contiguous first")
+        channels = elements.shape[1] * elements.shape[2]
+        if classes.dtype != np.uint8 or classes.shape != (channels,):
+            raise ValueError(
+                f"classes are {classes.dtype} {classes.shape}, expected uint8 ({channels},)"
+            )

@@ -1,0 +1,171 @@
+// channels for Python: strided arrays in and out, the lock released while coding.
+// channels.py has checked dtypes and shapes; what is checked again is what memory safety needs.
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <new>
+#include <string>
+#include <vector>
+
+#include "channels.h"
+
+namespace {
+
+namespace channels = latentpack::channels;
+using latentpack::Isa;
+using latentpack::Prepared;
+using latentpack::Status;
+
+PyObject* failed(const char* message) {
+  PyErr_SetString(PyExc_ValueError, message);
+  return nullptr;
+}
+
+Isa chosen(int backend) {
+  const Isa best = latentpack::best_isa();
+  return backend < 0 || backend > static_cast<int>(best) ? best : static_cast<Isa>(backend);
+}
+
+// The arrays of a call: a list of (elements [rows, groups, width], classes) and their buffers.
+class Arrays {
+ public:
+  Arrays() = default;
+  Arrays(const Arrays&) = delete;
+  Arrays& operator=(const Arrays&) = delete;
+  ~Arrays() {
+    for (Py_buffer& view : views_) PyBuffer_Release(&view);
+  }
+
+  // False with an error set. All elements must have one size, which `bytes` becomes.
+  bool take(PyObject* list, bool writable) {
+    const Py_ssize_t count = PyList_Size(list);
+    if (count < 1) return failed("expected at least one part");
+    views_.reserve(2 * static_cast<size_t>(count));
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      PyObject *elements, *classes;
+      if (!PyArg_ParseTuple(PyList_GetItem(list, i), "OO", &elements, &classes)) return false;
+      const Py_buffer* e = view(elements, writable ? PyBUF_STRIDED : PyBUF_STRIDED_RO);
+      const Py_buffer* c = e ? view(classes, PyBUF_SIMPLE) : nullptr;
+      if (!c || !add(*e, *c)) return false;
+    }
+    return true;
+  }
+
+  int bytes = 0;
+  std::vector<channels::Part> parts;
+
+ private:
+  const Py_buffer* view(PyObject* object, int flags) {
+    Py_buffer got;
+    if (PyObject_GetBuffer(object, &got, flags) != 0) return nullptr;
+    views_.push_back(got);
+    return &views_.back();
+  }
+
+  bool add(const Py_buffer& e, const Py_buffer& c) {
+    if (e.ndim != 3 || (e.itemsize != 1 && e.itemsize != 2 && e.itemsize != 4))
+      return failed("expected elements of 1, 2 or 4 bytes in three dimensions");
+    if (bytes && e.itemsize != bytes) return failed("parts of different element sizes");
+    bytes = static_cast<int>(e.itemsize);
+    if (e.shape[2] > 1 && e.strides[2] != e.itemsize) return failed("the last stride is not 1");
+    channels::Part part{static_cast<uint8_t*>(e.buf),
+                        static_cast<size_t>(e.shape[0]),
+                        static_cast<size_t>(e.shape[1]),
+                        static_cast<size_t>(e.shape[2]),
+                        e.strides[0],
+                        e.strides[1],
+                        static_cast<const uint8_t*>(c.buf)};
+    if (static_cast<size_t>(c.len) != part.channels()) return failed("not one class per channel");
+    parts.push_back(part);
+    return true;
+  }
+
+  std::vector<Py_buffer> views_;  // reserved: the addresses stay
+};
+
+bool fits(int layout, int bytes) {
+  return layout == latentpack::planes::kBytePlanes ||
+         (layout == latentpack::planes::kFloat && bytes >= 2);
+}
+
+Prepared* prepared(PyObject* capsule) {
+  return static_cast<Prepared*>(PyCapsule_GetPointer(capsule, latentpack::kPreparedCapsule));
+}
+
+PyObject* channels_encode(PyObject*, PyObject* args) {
+  PyObject *capsule, *list;
+  int layout, lanes, isa;
+  if (!PyArg_ParseTuple(args, "OiO!ii", &capsule, &layout, &PyList_Type, &list, &lanes, &isa))
+    return nullptr;
+  const Prepared* tables = prepared(capsule);
+  Arrays arrays;
+  if (!tables || !arrays.take(list, false)) return nullptr;
+  if (!fits(layout, arrays.bytes)) return failed("the layout does not fit the elements");
+  if (lanes < 1 || lanes > latentpack::kMaxLanes || (lanes & (lanes - 1)))
+    return failed("lanes must be a power of two up to 32");
+  channels::Block block;
+  Status status = Status::kNoMemory;
+  Py_BEGIN_ALLOW_THREADS
+  try {
+    status = channels::encode(*tables, chosen(isa), layout, arrays.bytes, arrays.parts, lanes,
+                              block);
+  } catch (const std::bad_alloc&) {
+  }
+  Py_END_ALLOW_THREADS
+  if (status == Status::kNoMemory) return PyErr_NoMemory();
+  if (status != Status::kOk) return PyLong_FromLong(static_cast<long>(status));
+  const latentpack::Encoded& stream = block.stream;
+  const size_t head = stream.lanes ? 1 + 4 * static_cast<size_t>(stream.lanes) : 0;
+  const size_t size = block.rest_bytes + head + 2 * stream.count;
+  PyObject* data = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
+  if (!data) return nullptr;
+  char* at = PyBytes_AsString(data);
+  std::memcpy(at, block.rests.get(), block.rest_bytes);
+  if (!head) return data;
+  at += block.rest_bytes;
+  *at = static_cast<char>(__builtin_ctz(static_cast<unsigned>(stream.lanes)));
+  std::memcpy(at + 1, stream.states, head - 1);
+  latentpack::reverse_words(stream.words.data(), stream.count, at + head);
+  return data;
+}
+
+PyObject* channels_decode(PyObject*, PyObject* args) {
+  PyObject *capsule, *list;
+  Py_buffer data;
+  int layout, isa;
+  if (!PyArg_ParseTuple(args, "Oiy*O!i", &capsule, &layout, &data, &PyList_Type, &list, &isa))
+    return nullptr;
+  Prepared* tables = prepared(capsule);
+  const char* error = nullptr;
+  bool memory = true;
+  Arrays arrays;
+  const bool taken = tables && arrays.take(list, true);
+  const bool fit = taken && fits(layout, arrays.bytes);
+  if (fit) {
+    Py_BEGIN_ALLOW_THREADS
+    try {
+      error = channels::decode(*tables, chosen(isa), layout, arrays.bytes, arrays.parts,
+                               static_cast<const uint8_t*>(data.buf),
+                               static_cast<size_t>(data.len));
+    } catch (const std::bad_alloc&) {
+      memory = false;
+    }
+    Py_END_ALLOW_THREADS
+  }
+  PyBuffer_Release(&data);
+  if (!taken) return nullptr;
+  if (!fit) return failed("the layout does not fit the elements");
+  if (!memory) return PyErr_NoMemory();
+  if (error == channels::kBadClass) return failed(error);
+  return PyUnicode_FromString(error ? error : "");
+}
+
+}  // namespace
+
+PyMethodDef channels_methods[] = {
+    {"channels_encode", channels_encode, METH_VARARGS,
+     "(tables, layout, [(elements, classes)], lanes, isa): bytes, or a status."},
+    {"channels_decode", channels_decode, METH_VARARGS,
+     "(tables, layout, data, [(elements, classes)], isa): an error's text, or \"\"."},
+    {nullptr, nullptr, 0, nullptr},
+};
