@@ -105,7 +105,8 @@ def _check(layout: int, parts: Sequence[Part]) -> None:
     for elements, classes in parts:
         if elements.ndim != 3 or elements.dtype != dtype:
             raise ValueError(f"a part is {elements.dtype} {elements.shape}, expected {dtype} [3-D]")
-        if elements.shape[2] > 1 and elements.strides[2] != dtype.itemsize:
+        apart = elements.shape[2] > 1 and elements.strides[2] != dtype.itemsize
+        if elements.size and apart:
             raise ValueError("the last dimension of a part is strided; make it contiguous first")
         channels = elements.shape[1] * elements.shape[2]
         if classes.dtype != np.uint8 or classes.shape != (channels,):

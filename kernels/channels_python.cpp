@@ -67,7 +67,8 @@ class Arrays {
       return failed("expected elements of 1, 2 or 4 bytes in three dimensions");
     if (bytes && e.itemsize != bytes) return failed("parts of different element sizes");
     bytes = static_cast<int>(e.itemsize);
-    if (e.shape[2] > 1 && e.strides[2] != e.itemsize) return failed("the last stride is not 1");
+    if (e.len > 0 && e.shape[2] > 1 && e.strides[2] != e.itemsize)
+      return failed("the last stride is not 1");
     channels::Part part{static_cast<uint8_t*>(e.buf),
                         static_cast<size_t>(e.shape[0]),
                         static_cast<size_t>(e.shape[1]),

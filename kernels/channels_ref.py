@@ -46,7 +46,9 @@ def symbols_of(elements: Elements, layout: int) -> tuple[Bytes, list[Bytes]]:
 
 
 def _rotated(plane: Bytes, layout: int, bits: int) -> Bytes:
-    rotated: Bytes = plane << bits | plane >> 8 - bits if layout == BYTE_PLANES else plane
+    if layout != BYTE_PLANES:
+        return plane
+    rotated: Bytes = (plane << bits | plane >> 8 - bits).astype(np.uint8)
     return rotated
 
 
@@ -66,9 +68,7 @@ def encode(tables: Tables, layout: int, parts: Sequence[Part], lanes: int | None
         rests += others
         index.append(np.tile(classes, len(elements)))
     flat = np.concatenate(symbols).astype(np.int16)
-    stream = rans_ref.encode(
-        tables, flat, np.concatenate(index), lanes or choose_lanes(len(flat))
-    )
+    stream = rans_ref.encode(tables, flat, np.concatenate(index), lanes or choose_lanes(len(flat)))
     return b"".join([*(plane.tobytes() for plane in rests), stream])
 
 

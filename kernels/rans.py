@@ -181,9 +181,7 @@ class Decoder:
         cpp = _compiled()
         assert cpp is not None
         lookups = prepared(self._tables)
-        status = cpp.rans_decode(
-            lookups, self._state, self._data, self._skip, rows, out, self._isa
-        )
+        status = cpp.rans_decode(lookups, self._state, self._data, self._skip, rows, out, self._isa)
         if status == _BAD_INDEX:
             raise _index_error(self._tables, rows)
         if status:

@@ -164,10 +164,34 @@ def image_light() -> dict[str, bytes]:
     return {"parse.safetensors": save({n: v.contiguous() for n, v in state.items()})}
 
 
+def kv() -> dict[str, bytes]:
+    """Pages (.lkv), their tables (.lkt) and elements (.bin) [k and v, 2 layers, 40, 2, 8]."""
+    import torch
+
+    from latentpack.codecs.tensor.kv import calibrate, encode_pages
+    from latentpack.codecs.tensor.kv_tables import LAYOUTS
+
+    count = 2 * 2 * 40 * 2 * 8
+    # Sums of three look like a bell; every channel has its scale; a few are far outside.
+    sums = torch.tensor([numbers(count, 2001, seed) for seed in (1, 2, 3)]).sum(0) - 3000
+    x = sums.view(2, 2, 40, 2, 8) * 2.0 ** (torch.tensor(numbers(16, 9, 4)).view(2, 8) - 12)
+    x.view(-1)[::389] *= 2.0**9
+    files = {}
+    for dtype in LAYOUTS:
+        k, v = x.to(dtype)
+        name = str(dtype).removeprefix("torch.")
+        tables = calibrate([(k, v)], classes=4)
+        files[f"{name}.lkt"] = tables.to_bytes()
+        files[f"{name}.lkv"] = encode_pages(k, v, tables, page=16)
+        files[f"{name}.bin"] = torch.stack([k, v]).view(torch.uint8).numpy().tobytes()
+    return files
+
+
 # Folder in tests/golden -> function that makes its files {name: bytes}.
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "container": container,
     "image_light": image_light,
+    "kv": kv,
     "rans": rans,
     "tensor": tensor,
 }

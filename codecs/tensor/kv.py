@@ -29,8 +29,15 @@ from ...kernels.errors import BitstreamError
 from .kv_page import MAX_PAGE, RECORD, Buffer, Head, Records, checksum, padded
 from .kv_tables import Array, KVTables, as_array, calibrate
 
-__all__ = ["KVTables", "PageInfo", "calibrate", "check_pages", "decode_pages", "encode_pages",
-           "page_info"]
+__all__ = [
+    "KVTables",
+    "PageInfo",
+    "calibrate",
+    "check_pages",
+    "decode_pages",
+    "encode_pages",
+    "page_info",
+]
 
 _JOB_BYTES = 1 << 18  # elements below which a thread of their own does not pay
 
@@ -139,8 +146,10 @@ def decode_pages(
         raise ValueError("layers: these pages are of one layer and have no such dimension")
     tokens = sum(head.tokens_of(p) for p in at_page)
     shape = (len(at_layer), tokens) if head.stacked and not isinstance(layers, int) else (tokens,)
-    wanted = [(at_page[i // len(at_layer)], at_layer[i % len(at_layer)])
-              for i in range(len(at_page) * len(at_layer))]
+    wanted = [
+        (at_page[i // len(at_layer)], at_layer[i % len(at_layer)])
+        for i in range(len(at_page) * len(at_layer))
+    ]
     offsets, sizes = _places(head, records, start, len(view), tables)
     results = _results(head, shape, out, device)
     targets = [_target(x) for x in results]
@@ -191,9 +200,7 @@ def _block(tables: KVTables, layer: int, arrays: Sequence[Array]) -> bytes:
     return coded
 
 
-def _read_block(
-    tables: KVTables, layer: int, coded: memoryview, arrays: Sequence[Array]
-) -> None:
+def _read_block(tables: KVTables, layer: int, coded: memoryview, arrays: Sequence[Array]) -> None:
     """Fill arrays from a block without its padding."""
     if len(coded) < sum(x.nbytes for x in arrays):
         return tables.decode_block(layer, coded, arrays)

@@ -112,8 +112,9 @@ class Head:
         at = _START.size + tensors * _SIZES.size
         if len(data) < at:
             raise BitstreamError(f"coded pages end inside their sizes, at {len(data)} bytes")
-        sizes = tuple(_SIZES.unpack_from(data, at - (tensors - i) * 8) for i in range(tensors))
-        head = cls(dtype_of(dtype), bool(stacked), digest, *numbers, sizes)
+        sizes = tuple(_SIZES.iter_unpack(data[_START.size : at]))
+        first, layers, tokens, page = numbers
+        head = cls(dtype_of(dtype), bool(stacked), digest, first, layers, tokens, page, sizes)
         head._check()
         end = padded(at + head.pages * head.layers * RECORD.itemsize + 4)
         if len(data) < end:
@@ -131,5 +132,3 @@ class Head:
             raise BitstreamError(f"{self.layers} layers without a dimension for them")
         if self.page * self.token_bytes >= 1 << 32 or self.token_bytes == 0:
             raise BitstreamError(f"{self.page} tokens of {self.token_bytes} bytes in a block")
-
-

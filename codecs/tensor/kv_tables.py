@@ -120,9 +120,7 @@ class KVTables:
         """Code the tokens of one layer: arrays [tokens, heads, dim] as of `as_array`."""
         return channels.encode(self.rows, LAYOUTS[self.dtype], self._parts(layer, arrays))
 
-    def decode_block(
-        self, layer: int, data: bytes | memoryview, arrays: Sequence[Array]
-    ) -> None:
+    def decode_block(self, layer: int, data: bytes | memoryview, arrays: Sequence[Array]) -> None:
         """Fill arrays with the tokens of one layer; BitstreamError where they are damaged."""
         channels.decode(self.rows, LAYOUTS[self.dtype], data, self._parts(layer, arrays))
 
@@ -143,6 +141,7 @@ class KVTables:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The inverse of `to_bytes`; BitstreamError for anything else."""
+        data = bytes(data)
         body, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
         if not data.startswith(SIGNATURE):
             raise BitstreamError(f"not a file of key-value tables: it starts with {data[:5].hex()}")
@@ -162,6 +161,8 @@ def _fields(body: bytes) -> tuple[torch.dtype, list[tuple[int, int]], list[Array
     classes = []
     for heads, dim in sizes:
         count = layers * heads * dim
+        if count > len(body):
+            raise BitstreamError(f"{count} classes in {len(body)} bytes")
         classes.append(np.frombuffer(body, np.uint8, count, at).reshape(layers, heads * dim))
         at += count
     return dtype_of(dtype), sizes, classes, TableSet.from_bytes(body[at:])
@@ -209,8 +210,10 @@ def calibrate(samples: Iterable[Sample], classes: int = 32) -> KVTables:
         if dtype is None:
             dtype = tensors[0].dtype
             sizes = [(x.shape[-2], x.shape[-1]) for x in tensors]
-            counts = [np.zeros((len(x), h * d, 256), np.int64) for x, (h, d) in
-                      zip(tensors, sizes, strict=True)]
+            counts = [
+                np.zeros((len(x), h * d, 256), np.int64)
+                for x, (h, d) in zip(tensors, sizes, strict=True)
+            ]
         _check_sample(tensors, dtype, sizes, len(counts[0]))
         for x, count in zip(tensors, counts, strict=True):
             _count(as_array(x), LAYOUTS[dtype], count)
@@ -248,7 +251,7 @@ def _count(x: Array, layout: int, counts: Array) -> None:
     """Add the symbols of x [layers, tokens, heads, dim] to counts [layers, channels, 256]."""
     channel = np.arange(counts.shape[1]) * 256
     for layer, count in zip(x, counts, strict=True):
-        symbols = symbols_of(layer, layout)[0].reshape(len(layer), -1)
+        symbols = symbols_of(layer, layout)[0].reshape(len(layer), counts.shape[1])
         bins = (symbols + channel).reshape(-1)
         count += np.bincount(bins, minlength=count.size).reshape(count.shape)
 

@@ -1,0 +1,177 @@
+"""Blocks of channels: a hand-made block, every backend against the definition, damage."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentpack.kernels import channels, channels_ref, rans, rans_ref
+from latentpack.kernels.channels import BYTE_PLANES, FLOAT
+from latentpack.kernels.errors import BitstreamError
+from latentpack.kernels.rans_ref import Tables
+
+COMPILED = [backend for backend in rans.backends() if backend != "ref"]
+CASES = [(FLOAT, np.uint16), (FLOAT, np.uint32)] + [
+    (BYTE_PLANES, dtype) for dtype in (np.uint8, np.uint16, np.uint32)
+]
+
+
+def some_tables(rng, rows):
+    counts = [rng.geometric(0.03, int(rng.integers(2, 120))) for _ in range(rows)]
+    freqs = [rans_ref.normalise(count) for count in counts]
+    offsets = rng.integers(0, 100, rows)
+    return Tables(12, offsets, [len(row) for row in freqs], np.concatenate(freqs))
+
+
+def some_part(rng, tables, dtype, shape, strided):
+    """Elements whose first bytes are mostly codable; in any strides but the last."""
+    rows, groups, width = shape
+    bits = dtype(0).itemsize * 8
+    stored = (groups, rows, width) if strided else shape
+    high = rng.normal(60, 12, stored).clip(0, 255).astype(np.uint64)
+    x = (high << bits - 9 if bits > 8 else high >> 1) | rng.integers(
+        0, 1 << bits - 8, stored
+    ).astype(np.uint64)
+    x |= rng.integers(0, 2, stored).astype(np.uint64) << bits - 1
+    x = x.astype(dtype)
+    classes = rng.integers(0, len(tables), groups * width).astype(np.uint8)
+    return (x.transpose(1, 0, 2) if strided else x), classes
+
+
+def empty_like(parts):
+    """Arrays to decode into, in memory a group after the other."""
+    return [
+        (np.zeros(x.transpose(1, 0, 2).shape, x.dtype).transpose(1, 0, 2), classes)
+        for x, classes in parts
+    ]
+
+
+def test_a_hand_made_block():
+    """Two tokens of one channel, bf16: the rests first, then the stream of two exponents."""
+    tables = Tables(1, [127], [2], [1, 1])  # exponent 127 or an escape, a bit each
+    x = np.array([0x3F81, 0xBF82], np.uint16).reshape(2, 1, 1)  # exponents 127, signs + and -
+    data = channels_ref.encode(tables, FLOAT, [(x, np.zeros(1, np.uint8))])
+    assert data[:2] == bytes([0x01, 0x82])
+    # From L = 2**16, twice x = x // 1 * 2 + x % 1 + 0.
+    assert data[2:] == bytes([0]) + (4 << 16).to_bytes(4, "little")
+
+
+def test_rotation_makes_neighbours_of_both_signs():
+    half = np.array([0x3C00, 0xBC00], np.uint16).reshape(2, 1, 1)  # 1.0 and -1.0 in fp16
+    symbols, (low,) = channels_ref.symbols_of(half, BYTE_PLANES)
+    assert symbols.tolist() == [0x78, 0x79]
+    assert low.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("layout", "dtype"), CASES)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_backends_agree(layout, dtype, seed):
+    rng = np.random.default_rng(seed)
+    tables = some_tables(rng, int(rng.integers(1, 6)))
+    parts = []
+    for _ in range(int(rng.integers(1, 3))):
+        shape = rng.integers(0, 9, 3)
+        parts.append(some_part(rng, tables, dtype, shape, bool(rng.integers(2))))
+    expected = channels.encode(tables, layout, parts, backend="ref")
+    for backend in rans.backends():
+        assert channels.encode(tables, layout, parts, backend=backend) == expected
+        got = empty_like(parts)
+        channels.decode(tables, layout, expected, got, backend=backend)
+        assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(parts, got, strict=True))
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("layout", [FLOAT, BYTE_PLANES])
+@pytest.mark.parametrize("strided", [False, True])
+def test_strips_larger_than_the_scratch(backend, layout, strided):
+    """More symbols than are decoded at once, rows that are longer than that, and one symbol."""
+    rng = np.random.default_rng(1)
+    tables = some_tables(rng, 4)
+    for shape in ((300, 4, 33), (3, 2, 5000), (1, 1, 1), (16385, 1, 1)):
+        parts = [some_part(rng, tables, np.uint16, shape, strided) for _ in range(2)]
+        data = channels.encode(tables, layout, parts, backend=backend)
+        got = empty_like(parts)
+        channels.decode(tables, layout, data, got, backend=backend)
+        assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(parts, got, strict=True))
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16, 32])
+def test_any_lanes_decode(lanes):
+    rng = np.random.default_rng(lanes)
+    tables = some_tables(rng, 3)
+    parts = [some_part(rng, tables, np.uint16, (40, 2, 8), False)]
+    data = channels.encode(tables, FLOAT, parts, lanes=lanes)
+    assert data == channels.encode(tables, FLOAT, parts, lanes=lanes, backend="ref")
+    for backend in rans.backends():
+        got = empty_like(parts)
+        channels.decode(tables, FLOAT, data, got, backend=backend)
+        assert np.array_equal(got[0][0], parts[0][0])
+
+
+@pytest.mark.parametrize("backend", rans.backends())
+def test_arguments(backend):
+    rng = np.random.default_rng(0)
+    tables = some_tables(rng, 2)
+    x, classes = some_part(rng, tables, np.uint16, (4, 2, 8), False)
+
+    def refuses(match, layout=FLOAT, parts=((x, classes),), **options):
+        with pytest.raises(ValueError, match=match) as caught:
+            channels.encode(tables, layout, list(parts), backend=backend, **options)
+        assert not isinstance(caught.value, BitstreamError)
+
+    refuses("at least one part", parts=())
+    refuses("do not fit layout", layout=7)
+    refuses("do not fit layout", parts=[(x.astype(np.uint8), classes)])
+    refuses("do not fit layout", parts=[(x.astype(np.int16), classes)])
+    refuses("3-D", parts=[(x[0], classes)])
+    refuses("3-D", parts=[(x, classes), (x.astype(np.uint32), classes)])
+    refuses("strided", parts=[(x[:, :, ::2], classes[:8])])
+    refuses("classes are", parts=[(x, classes[:-1])])
+    refuses("class is outside", parts=[(x, classes + 9)])
+    refuses("lanes is 3", lanes=3)
+    data = channels.encode(tables, FLOAT, [(x, classes)])
+    with pytest.raises(ValueError, match="class is outside"):
+        channels.decode(tables, FLOAT, data, [(x.copy(), classes + 9)], backend=backend)
+    with pytest.raises(ValueError, match="backend is 'gpu'"):
+        channels.encode(tables, FLOAT, [(x, classes)], backend="gpu")
+
+
+@pytest.mark.parametrize("backend", rans.backends())
+def test_damage(backend):
+    """Cuts are noticed; flipped bits of the stream never crash, and most are noticed.
+
+    Not those in an escape's value: pages have checksums.
+    """
+    rng = np.random.default_rng(3)
+    tables = some_tables(rng, 3)
+    parts = [some_part(rng, tables, np.uint16, (20, 2, 8), False)]
+    data = channels.encode(tables, FLOAT, parts)
+    for size in range(len(data)):
+        with pytest.raises(BitstreamError):
+            channels.decode(tables, FLOAT, data[:size], empty_like(parts), backend=backend)
+    unnoticed = 0
+    bits = range(8 * 320, 8 * len(data), 7 if backend == "ref" else 1)
+    for i in bits:
+        broken = bytearray(data)
+        broken[i // 8] ^= 1 << i % 8
+        try:
+            channels.decode(tables, FLOAT, bytes(broken), empty_like(parts), backend=backend)
+            unnoticed += 1
+        except BitstreamError:
+            pass
+    assert unnoticed < len(bits) / 3
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_random_bytes_never_crash(backend):
+    rng = np.random.default_rng(4)
+    tables = some_tables(rng, 3)
+    parts = [some_part(rng, tables, np.uint16, (20, 2, 8), False)]
+    for _ in range(2000):
+        data = rng.integers(0, 256, int(rng.integers(0, 900)), np.uint8)
+        data[320:321] = rng.integers(0, 6)
+        try:
+            channels.decode(tables, FLOAT, data.tobytes(), empty_like(parts), backend=backend)
+        except BitstreamError:
+            pass
