@@ -37,6 +37,9 @@ struct Recycle {
 using Buffer = std::unique_ptr<uint8_t[], Recycle>;
 Buffer make_buffer(size_t bytes);
 
+constexpr uintptr_t kLine = 64;
+constexpr int kWindowSize = 15;  // exponents of a window
+
 inline size_t padded(size_t bytes) { return (bytes + kAlign - 1) & ~(kAlign - 1); }
 
 // Planes of a layout, 0 where the width does not fit it.
@@ -88,8 +91,24 @@ class SymbolCounter {
 
 // The top of the window of exponents with the most of these counts; that of 0 is cleared.
 uint8_t best_top(Histogram counts);
-// Counts the symbols of a sample, at most `limit` (planes_tables_ref.sampled); how many each
-// stands for.
+constexpr size_t kSampleBlock = 32;
+
+// Calls use(first, count) for the blocks of a sample of n symbols, at most `limit`
+// (planes_tables_ref.sampled); how many each symbol stands for.
+template <typename Use>
+int sample_blocks(size_t n, size_t limit, const Use& use) {
+  int j = 0;
+  while (n > limit << j) ++j;
+  const size_t blocks = (n + (kSampleBlock << j) - 1) / (kSampleBlock << j);
+  for (size_t b = 0; b < blocks; ++b) {
+    const size_t place = static_cast<size_t>(uint64_t{uint32_t(b) * 2654435769u} >> (32 - j));
+    const size_t first = ((b << j) + place) * kSampleBlock;
+    if (first < n) use(first, n - first < kSampleBlock ? n - first : kSampleBlock);
+  }
+  return 1 << j;
+}
+
+// Counts the symbols of a sample; how many each stands for.
 int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram);
 int64_t entropy(const Histogram);
 // What a table with so many symbols is expected to take.
@@ -121,6 +140,14 @@ class TableSet {
 void pack_table(const Table&, std::string& out);
 // Reads a table at `at`, which moves behind it; an error's text, or nullptr.
 const char* unpack_table(const uint8_t*& at, const uint8_t* end, Table&);
+
+// Exponent of a window's nibble, and of an element of layout FLOAT.
+inline uint8_t window_exponent(unsigned nibble, uint8_t top) {
+  return static_cast<uint8_t>(nibble == 15 ? 0 : top - nibble);
+}
+inline uint8_t element_exponent(const uint8_t* element, int width) {
+  return static_cast<uint8_t>(element[width - 1] << 1 | element[width - 2] >> 7);
+}
 
 inline int choose_lanes(size_t symbols) { return symbols >= 2048 ? 32 : symbols >= 128 ? 4 : 1; }
 
@@ -185,9 +212,9 @@ struct ContextSet {
   int64_t cost(const uint8_t* plane, const uint8_t* above, size_t m) const;
   void pack(std::string& head) const;
   const char* unpack(const uint8_t*& at, const uint8_t* end);
-  // Bytes of the stream; `end` is the end of room for m words.
-  size_t encode(const uint8_t* plane, const uint8_t* above, size_t m, uint8_t* end,
-                uint8_t* stream) const;
+  // Codes m symbols; words go downwards from `end`. Where they start.
+  uint8_t* encode(const uint8_t* plane, const uint8_t* above, size_t m, uint32_t* states,
+                  uint8_t* end) const;
   const char* decode(Stream&, const uint8_t* above, size_t m, uint8_t* plane) const;
 };
 
@@ -241,7 +268,8 @@ struct Stream {
 
 constexpr int kTogether = 2;
 
-// Asks for the next 128 bytes.
+constexpr size_t kAsked = 128;  // bytes that are asked for at once
+
 inline void ask(Ahead& ahead) {
   if (ahead.at >= ahead.end) return;
 #if defined(__GNUC__)
@@ -269,21 +297,34 @@ struct Loops {
                       uint8_t* out, bool past_caches, Ahead);
 };
 
+// A stream being coded, backwards from behind its last symbols; words go downwards from `out`.
+struct EncodeStream {
+  uint32_t states[kMaxLanes];
+  const Table* table;
+  const uint8_t* symbols;
+  uint8_t* out;
+  size_t steps;  // whole steps of 32 lanes that are to be done
+  Ahead ahead;
+};
+
 // Loops of the encoder.
 struct EncodeLoops {
   void (*split)(const uint8_t* elements, size_t n, int width, int layout, uint8_t* const* planes);
-  // Window nibbles of m exponents into ceil(m / 2) pairs; how many lie outside the window.
-  size_t (*to_nibbles)(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs);
-  // Replaces the symbols of frequency 0 by what is coded instead.
-  void (*substitute)(const Table&, uint8_t* symbols, size_t n);
-  // Positions at which two planes differ, ascending; their number (at most `limit`).
-  size_t (*differences)(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at, size_t limit);
-  // Whole steps of 32 lanes backwards from `symbols`, all coded by the table. Words go downwards
-  // from `out`, 64 bytes below which may be overwritten; the new `out`.
-  uint8_t* (*encode_steps)(uint32_t* states, const Table&, const uint8_t* symbols, size_t steps,
-                           uint8_t* out, Ahead);
-  // Copies n bytes past the caches.
-  void (*copy_past_caches)(uint8_t* to, const uint8_t* from, size_t n);
+  // Of layout FLOAT: the exponents as pairs of window nibbles, planes 1 and so on as they are, and
+  // positions of the exponents outside the window, ascending, at most `limit`. Their number, or
+  // `limit`.
+  size_t (*split_window)(const uint8_t* elements, size_t n, int width, uint8_t top, uint8_t* pairs,
+                         uint8_t* const* planes, uint16_t* outside, size_t limit);
+  // Replaces the symbols of frequency 0 by what is coded instead. Positions and old values of at
+  // most `limit`; their number, or `limit`.
+  size_t (*substitute)(const Table&, uint8_t* symbols, size_t n, uint16_t* at, uint8_t* old,
+                       size_t limit);
+  // Steps of `count` streams at once (at most kTogether), until one of them is done. 64 bytes
+  // below their words may be overwritten.
+  void (*encode_steps)(EncodeStream* const* streams, int count);
+  // Copies whole lines past the caches to an aligned place; `fence` makes them visible.
+  void (*copy_lines)(uint8_t* to, const uint8_t* from, size_t bytes);
+  void (*fence)();
 };
 
 // Results larger than this are written past the caches, which they would only flush.

@@ -10,8 +10,8 @@ namespace latentpack::planes {
 
 const EncodeLoops& avx2_encode_loops() {
   const EncodeLoops& plain = scalar_encode_loops();
-  static const EncodeLoops loops = {split,             plain.to_nibbles,   plain.substitute,
-                                    plain.differences, plain.encode_steps, plain.copy_past_caches};
+  static const EncodeLoops loops = {split,              split_window,     plain.substitute,
+                                    plain.encode_steps, plain.copy_lines, plain.fence};
   return loops;
 }
 

@@ -1,18 +1,17 @@
-// The plane encoder's loops for AVX-512 (F, BW, VL, VBMI2).
+// The plane encoder's loops for AVX-512 (F, BW, VL, VBMI2; whoever has VBMI2 has VBMI).
 #include "planes.h"
 
 #if LATENTPACK_X86
 
 #define PLANES_TARGET \
-  __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,popcnt,bmi2")))
+  __attribute__((                                                                            \
+      target("avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,avx2,popcnt,bmi2")))
 #include <immintrin.h>
 
 #include "planes_encode_loops.h"
 
 namespace latentpack::planes {
 namespace {
-
-constexpr uintptr_t kLine = 64;
 
 // The entries of a table of 256 for 32 symbols, in eight registers of 32.
 struct Lookup {
@@ -46,19 +45,26 @@ PLANES_TARGET __attribute__((always_inline)) inline __m512i put(__m512i x, __m51
   return _mm512_mask_add_epi32(y, more, y, _mm512_sub_epi32(_mm512_set1_epi32(4096), freq));
 }
 
-PLANES_TARGET uint8_t* encode_steps(uint32_t* states, const Table& table, const uint8_t* symbols,
-                                    size_t steps, uint8_t* out, Ahead ahead) {
-  const Lookup freqs(table.freq), cums(table.cum);
-  __m512i iota;
-  {
-    uint16_t values[32];
-    for (uint16_t i = 0; i < 32; ++i) values[i] = i;
-    iota = _mm512_loadu_si512(values);
+// One stream in registers.
+struct Lanes {
+  __m512i x0, x1;
+  const uint8_t* symbols;
+  uint8_t* out;
+
+  PLANES_TARGET explicit Lanes(const EncodeStream& stream)
+      : x0(_mm512_loadu_si512(stream.states)), x1(_mm512_loadu_si512(stream.states + 16)),
+        symbols(stream.symbols), out(stream.out) {}
+  PLANES_TARGET void store(EncodeStream& stream, size_t steps) const {
+    _mm512_storeu_si512(stream.states, x0);
+    _mm512_storeu_si512(stream.states + 16, x1);
+    stream.symbols = symbols;
+    stream.out = out;
+    stream.steps -= steps;
   }
-  __m512i x0 = _mm512_loadu_si512(states), x1 = _mm512_loadu_si512(states + 16);
-  for (; steps > 0; --steps) {
-    symbols -= 32;
-    ask(ahead);
+
+  PLANES_TARGET __attribute__((always_inline)) void step(const Lookup& freqs, const Lookup& cums,
+                                                         __m512i iota) {
+    symbols -= kMaxLanes;
     const __m512i s = _mm512_cvtepu8_epi16(
         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(symbols)));
     const __mmask32 bit6 = _mm512_movepi16_mask(_mm512_slli_epi16(s, 9));
@@ -82,9 +88,51 @@ PLANES_TARGET uint8_t* encode_steps(uint32_t* states, const Table& table, const 
     x0 = put(_mm512_mask_srli_epi32(x0, full0, x0, 16), freq0, cum0);
     x1 = put(_mm512_mask_srli_epi32(x1, full1, x1, 16), freq1, cum1);
   }
-  _mm512_storeu_si512(states, x0);
-  _mm512_storeu_si512(states + 16, x1);
-  return out;
+};
+
+PLANES_TARGET inline __m512i iota_epi16() {
+  uint16_t values[32];
+  for (uint16_t i = 0; i < 32; ++i) values[i] = i;
+  return _mm512_loadu_si512(values);
+}
+
+PLANES_TARGET void encode_one(EncodeStream& stream) {
+  const Lookup freqs(stream.table->freq), cums(stream.table->cum);
+  const __m512i iota = iota_epi16();
+  Lanes lanes(stream);
+  Ahead ahead = stream.ahead;
+  for (size_t i = 0; i < stream.steps; ++i) {
+    ask(ahead);
+    lanes.step(freqs, cums, iota);
+  }
+  lanes.store(stream, stream.steps);
+}
+
+// Two streams by the same table, if kShared.
+template <bool kShared>
+PLANES_TARGET void encode_two(EncodeStream& a, EncodeStream& b) {
+  const Lookup freqs(a.table->freq), cums(a.table->cum);
+  const Lookup freqs_b(b.table->freq), cums_b(b.table->cum);
+  const __m512i iota = iota_epi16();
+  const size_t steps = std::min(a.steps, b.steps);
+  Lanes lanes_a(a), lanes_b(b);
+  Ahead ahead_a = a.ahead, ahead_b = b.ahead;
+  for (size_t i = 0; i < steps; ++i) {
+    ask(ahead_a);
+    ask(ahead_b);
+    lanes_a.step(freqs, cums, iota);
+    lanes_b.step(kShared ? freqs : freqs_b, kShared ? cums : cums_b, iota);
+  }
+  lanes_a.store(a, steps);
+  lanes_b.store(b, steps);
+  a.ahead = ahead_a;
+  b.ahead = ahead_b;
+}
+
+PLANES_TARGET void encode_steps(EncodeStream* const* streams, int count) {
+  if (count == 1) return encode_one(*streams[0]);
+  if (streams[0]->table == streams[1]->table) encode_two<true>(*streams[0], *streams[1]);
+  else encode_two<false>(*streams[0], *streams[1]);
 }
 
 PLANES_TARGET void split_bf16(const uint8_t* x, size_t n, uint8_t* e, uint8_t* r) {
@@ -106,23 +154,105 @@ PLANES_TARGET void split_planes(const uint8_t* x, size_t n, int width, int layou
   else split(x, n, width, layout, planes);
 }
 
-PLANES_TARGET size_t to_nibbles(const uint8_t* exponents, size_t m, uint8_t top, uint8_t* pairs) {
-  const __m512i tops = _mm512_set1_epi8(static_cast<char>(top)), last = _mm512_set1_epi8(15);
-  size_t outside = 0;
-  for (size_t i = 0; i < m; i += 64) {
-    const __mmask64 there = m - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (m - i)) - 1;
-    const __m512i exponent = _mm512_maskz_loadu_epi8(there, exponents + i);
-    const __m512i distance = _mm512_sub_epi8(tops, exponent);
-    const __mmask64 far = _mm512_cmpge_epu8_mask(distance, last);
-    const __mmask64 zero = _mm512_testn_epi8_mask(exponent, exponent);
-    outside += static_cast<size_t>(__builtin_popcountll(far & ~zero));
-    const __m512i nibbles =
-        _mm512_maskz_mov_epi8(there, _mm512_mask_mov_epi8(distance, far | zero, last));
-    const __m512i both = _mm512_or_si512(nibbles, _mm512_srli_epi16(nibbles, 4));
-    const __mmask32 bytes = m - i >= 63 ? ~__mmask32{0} : (__mmask32{1} << ((m - i + 1) / 2)) - 1;
-    _mm256_mask_storeu_epi8(pairs + i / 2, bytes, _mm512_cvtepi16_epi8(both));
+PLANES_TARGET inline __m512i every(int step, int rows) {
+  uint8_t at[64];
+  for (int i = 0; i < 64; ++i) at[i] = static_cast<uint8_t>(step * (i % rows) + i / rows);
+  return _mm512_loadu_si512(at);
+}
+
+// 64 elements of layout FLOAT, from their upper and second bytes.
+struct Floats {
+  __m512i tops, last, one;
+  uint16_t* outside;
+  size_t found, limit;
+
+  PLANES_TARGET Floats(uint8_t top, uint16_t* outside, size_t limit)
+      : tops(_mm512_set1_epi8(static_cast<char>(top))), last(_mm512_set1_epi8(15)),
+        one(_mm512_set1_epi8(1)), outside(outside), found(0), limit(limit) {}
+
+  PLANES_TARGET __attribute__((always_inline)) static __m512i rests(__m512i upper,
+                                                                    __m512i second) {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(-128), upper, second, 0xCA);
   }
-  return outside;
+
+  // Window nibbles, one a byte; positions outside of the window are noted.
+  PLANES_TARGET __attribute__((always_inline)) __m512i nibbles(__m512i upper, __m512i second,
+                                                               size_t first) {
+    const __m512i exponents = _mm512_ternarylogic_epi32(
+        _mm512_add_epi8(upper, upper), _mm512_srli_epi16(second, 7), one, 0xF8);
+    const __m512i distance = _mm512_sub_epi8(tops, exponents);
+    const __mmask64 there = _mm512_test_epi8_mask(exponents, exponents);
+    uint64_t far = _mm512_mask_cmpge_epu8_mask(there, distance, last);
+    for (; __builtin_expect(far != 0, 0) && found < limit; far &= far - 1)
+      outside[found++] =
+          static_cast<uint16_t>(first + static_cast<size_t>(__builtin_ctzll(far)));
+    return _mm512_mask_min_epu8(last, there, distance, last);
+  }
+};
+
+// 128 nibbles, one a byte, to 64 pairs.
+PLANES_TARGET __attribute__((always_inline)) inline __m512i pair_up(__m512i a, __m512i b,
+                                                                    __m512i even) {
+  return _mm512_permutex2var_epi8(_mm512_or_si512(a, _mm512_srli_epi16(a, 4)), even,
+                                  _mm512_or_si512(b, _mm512_srli_epi16(b, 4)));
+}
+
+constexpr size_t kTurn = 128;  // elements of a turn of these loops
+
+PLANES_TARGET size_t window_of_bf16(const uint8_t* x, size_t n, uint8_t top, uint8_t* pairs,
+                                    uint8_t* rests, uint16_t* outside, size_t limit) {
+  const __m512i even = every(2, 64), odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));
+  Floats floats(top, outside, limit);
+  for (size_t i = 0; i + kTurn <= n; i += kTurn) {
+    __m512i nibbles[2];
+    for (size_t h = 0; h < 2; ++h) {
+      const uint8_t* at = x + 2 * i + 128 * h;
+      const __m512i a = _mm512_loadu_si512(at), b = _mm512_loadu_si512(at + 64);
+      const __m512i upper = _mm512_permutex2var_epi8(a, odd, b);
+      const __m512i second = _mm512_permutex2var_epi8(a, even, b);
+      _mm512_storeu_si512(rests + i + 64 * h, Floats::rests(upper, second));
+      nibbles[h] = floats.nibbles(upper, second, i + 64 * h);
+    }
+    _mm512_storeu_si512(pairs + i / 2, pair_up(nibbles[0], nibbles[1], even));
+  }
+  return floats.found;
+}
+
+PLANES_TARGET size_t window_of_fp32(const uint8_t* x, size_t n, uint8_t top, uint8_t* pairs,
+                                    uint8_t* const* planes, uint16_t* outside, size_t limit) {
+  const __m512i even = every(2, 64), low = every(4, 32);
+  const __m512i high = _mm512_add_epi8(low, _mm512_set1_epi8(2));
+  Floats floats(top, outside, limit);
+  for (size_t i = 0; i + kTurn <= n; i += kTurn) {
+    __m512i nibbles[2];
+    for (size_t h = 0; h < 2; ++h) {
+      const uint8_t* at = x + 4 * i + 256 * h;
+      const size_t to = i + 64 * h;
+      const __m512i a = _mm512_loadu_si512(at), b = _mm512_loadu_si512(at + 64);
+      const __m512i c = _mm512_loadu_si512(at + 128), d = _mm512_loadu_si512(at + 192);
+      const __m512i low0 = _mm512_permutex2var_epi8(a, low, b);
+      const __m512i low1 = _mm512_permutex2var_epi8(c, low, d);
+      const __m512i high0 = _mm512_permutex2var_epi8(a, high, b);
+      const __m512i high1 = _mm512_permutex2var_epi8(c, high, d);
+      _mm512_storeu_si512(planes[3] + to, _mm512_shuffle_i64x2(low0, low1, 0x44));
+      _mm512_storeu_si512(planes[2] + to, _mm512_shuffle_i64x2(low0, low1, 0xEE));
+      const __m512i second = _mm512_shuffle_i64x2(high0, high1, 0x44);
+      const __m512i upper = _mm512_shuffle_i64x2(high0, high1, 0xEE);
+      _mm512_storeu_si512(planes[1] + to, Floats::rests(upper, second));
+      nibbles[h] = floats.nibbles(upper, second, to);
+    }
+    _mm512_storeu_si512(pairs + i / 2, pair_up(nibbles[0], nibbles[1], even));
+  }
+  return floats.found;
+}
+
+PLANES_TARGET size_t split_window_512(const uint8_t* x, size_t n, int width, uint8_t top,
+                                      uint8_t* pairs, uint8_t* const* planes, uint16_t* outside,
+                                      size_t limit) {
+  const size_t found = width == 2
+                           ? window_of_bf16(x, n, top, pairs, planes[1], outside, limit)
+                           : window_of_fp32(x, n, top, pairs, planes, outside, limit);
+  return split_window_from(x, n / kTurn * kTurn, n, width, top, pairs, planes, outside, found, limit);
 }
 
 PLANES_TARGET inline __m512i four_times(const uint8_t* sixteen) {
@@ -130,12 +260,14 @@ PLANES_TARGET inline __m512i four_times(const uint8_t* sixteen) {
 }
 
 // 64 symbols at a time: bit s >> 4 & 7 of byte (s & 15 | s >> 3 & 16) of table.rare.
-PLANES_TARGET void substitute(const Table& table, uint8_t* symbols, size_t n) {
+PLANES_TARGET size_t substitute(const Table& table, uint8_t* symbols, size_t n, uint16_t* at,
+                                uint8_t* old, size_t limit) {
   uint8_t bits[16];
   for (int i = 0; i < 16; ++i) bits[i] = static_cast<uint8_t>(1 << (i & 7));
   const __m512i lower = four_times(table.rare), upper = four_times(table.rare + 16);
   const __m512i bit = four_times(bits);
   const __m512i nibble = _mm512_set1_epi8(15);
+  size_t found = 0;
   for (size_t i = 0; i < n; i += 64) {
     const __mmask64 there = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
     const __m512i s = _mm512_maskz_loadu_epi8(there, symbols + i);
@@ -145,41 +277,25 @@ PLANES_TARGET void substitute(const Table& table, uint8_t* symbols, size_t n) {
                                                _mm512_shuffle_epi8(upper, column));
     const __m512i which = _mm512_and_si512(_mm512_srli_epi16(s, 4), nibble);
     uint64_t rare = _mm512_mask_test_epi8_mask(there, row, _mm512_shuffle_epi8(bit, which));
-    for (; rare; rare &= rare - 1) {
-      uint8_t& symbol = symbols[i + static_cast<size_t>(__builtin_ctzll(rare))];
-      symbol = table.instead[symbol];
-    }
-  }
-}
-
-PLANES_TARGET size_t differences(const uint8_t* a, const uint8_t* b, size_t m, uint16_t* at,
-                                 size_t limit) {
-  size_t found = 0;
-  for (size_t i = 0; i < m; i += 64) {
-    const __mmask64 there = m - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (m - i)) - 1;
-    uint64_t differ = _mm512_mask_cmpneq_epi8_mask(
-        there, _mm512_maskz_loadu_epi8(there, a + i), _mm512_maskz_loadu_epi8(there, b + i));
-    for (; differ && found < limit; differ &= differ - 1)
-      at[found++] = static_cast<uint16_t>(i + static_cast<size_t>(__builtin_ctzll(differ)));
+    for (; rare; rare &= rare - 1)
+      found = replace_rare(table, symbols, i + static_cast<size_t>(__builtin_ctzll(rare)), at, old,
+                           found, limit);
   }
   return found;
 }
 
-PLANES_TARGET void copy_past_caches(uint8_t* to, const uint8_t* from, size_t n) {
-  const size_t head = std::min(n, (kLine - reinterpret_cast<uintptr_t>(to) % kLine) % kLine);
-  std::memcpy(to, from, head);
-  size_t i = head;
-  for (; i + kLine <= n; i += kLine)
+PLANES_TARGET void copy_lines(uint8_t* to, const uint8_t* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += kLine)
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
-  std::memcpy(to + i, from + i, n - i);
-  _mm_sfence();
 }
+
+void fence() { _mm_sfence(); }
 
 }  // namespace
 
 const EncodeLoops& avx512_encode_loops() {
-  static const EncodeLoops loops = {split_planes, to_nibbles,   substitute,
-                                    differences,  encode_steps, copy_past_caches};
+  static const EncodeLoops loops = {split_planes, split_window_512, substitute,
+                                    encode_steps, copy_lines,       fence};
   return loops;
 }
 

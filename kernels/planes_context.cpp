@@ -147,21 +147,15 @@ const char* ContextSet::unpack(const uint8_t*& at, const uint8_t* end) {
   return nullptr;
 }
 
-size_t ContextSet::encode(const uint8_t* plane, const uint8_t* above, size_t m, uint8_t* end,
-                          uint8_t* stream) const {
+uint8_t* ContextSet::encode(const uint8_t* plane, const uint8_t* above, size_t m,
+                            uint32_t* states, uint8_t* end) const {
   const size_t lanes = choose_lanes(m);
-  uint32_t states[kMaxLanes];
-  std::fill(states, states + lanes, kLower);
   uint8_t* out = end;
   for (size_t i = m; i-- > 0;) {
     const Table& table = tables[class_at(plane, above, i)];
     out = put_symbol(states[i % lanes], table, plane[i], out);
   }
-  const auto words = static_cast<size_t>(end - out);
-  *stream = lanes == 32 ? 5 : lanes == 4 ? 2 : 0;
-  std::memcpy(stream + 1, states, 4 * lanes);
-  std::memcpy(stream + 1 + 4 * lanes, out, words);
-  return 1 + 4 * lanes + words;
+  return out;
 }
 
 const char* ContextSet::decode(Stream& stream, const uint8_t* above, size_t m,

@@ -49,7 +49,7 @@ PLANES_TARGET inline void split_nibbles(const uint8_t* x, size_t n, uint8_t* e, 
   }
 }
 
-PLANES_TARGET void split(const uint8_t* x, size_t n, int width, int layout,
+[[maybe_unused]] PLANES_TARGET void split(const uint8_t* x, size_t n, int width, int layout,
                          uint8_t* const* planes) {
   if (layout == kNibbles) return split_nibbles(x, n, planes[0], planes[1]);
   if (layout == kFloat && width == 2) return split_float2(x, n, planes[0], planes[1]);
@@ -62,6 +62,55 @@ PLANES_TARGET void split(const uint8_t* x, size_t n, int width, int layout,
   }
   for (int p = 0; p < width; ++p)
     for (size_t i = 0; i < n; ++i) planes[p][i] = x[width * i + (width - 1 - p)];
+}
+
+// `split_window` for elements [first, last); `found` positions are there already.
+PLANES_TARGET inline size_t split_window_from(const uint8_t* x, size_t first, size_t last,
+                                              int width, uint8_t top, uint8_t* pairs,
+                                              uint8_t* const* planes, uint16_t* outside,
+                                              size_t found, size_t limit) {
+  constexpr size_t kPiece = 256;
+  uint8_t exponents[kPiece], nibbles[kPiece];
+  for (; first < last; first += kPiece) {
+    const size_t n = std::min(kPiece, last - first);
+    if (width == 2) {
+      split_float2(x + 2 * first, n, exponents, planes[1] + first);
+    } else {
+      uint8_t* const to[4] = {exponents, planes[1] + first, planes[2] + first, planes[3] + first};
+      split_float4(x + 4 * first, n, to);
+    }
+    unsigned all = 0;
+    for (size_t i = 0; i < n; ++i) {
+      const auto distance = static_cast<uint8_t>(top - exponents[i]);
+      const bool zero = exponents[i] == 0, far = distance > 14;
+      nibbles[i] = far || zero ? uint8_t{15} : distance;
+      all |= far && !zero;
+    }
+    uint8_t* to = pairs + first / 2;
+    for (size_t i = 0; i < n / 2; ++i)
+      to[i] = static_cast<uint8_t>(nibbles[2 * i] | nibbles[2 * i + 1] << 4);
+    if (n % 2) to[n / 2] = nibbles[n - 1];
+    for (size_t i = 0; all && i < n && found < limit; ++i)
+      if (nibbles[i] == 15 && exponents[i]) outside[found++] = static_cast<uint16_t>(first + i);
+  }
+  return found;
+}
+
+[[maybe_unused]] PLANES_TARGET size_t split_window(const uint8_t* x, size_t n, int width, uint8_t top,
+                                  uint8_t* pairs, uint8_t* const* planes, uint16_t* outside,
+                                  size_t limit) {
+  return split_window_from(x, 0, n, width, top, pairs, planes, outside, 0, limit);
+}
+
+// Notes that `symbols[i]`, of frequency 0, is coded as another; what is found then.
+inline size_t replace_rare(const Table& table, uint8_t* symbols, size_t i, uint16_t* at,
+                           uint8_t* old, size_t found, size_t limit) {
+  if (found < limit) {
+    at[found] = static_cast<uint16_t>(i);
+    old[found++] = symbols[i];
+  }
+  symbols[i] = table.instead[symbols[i]];
+  return found;
 }
 
 }  // namespace

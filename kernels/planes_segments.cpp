@@ -12,11 +12,6 @@ constexpr int kSegmentLog2 = 18;
 // Of so many exponents, so many are sampled for the window.
 constexpr size_t kPeriod = 4096, kTaken = 64;
 
-// Exponent of an element of layout FLOAT.
-uint8_t exponent_at(const uint8_t* element, int width) {
-  return static_cast<uint8_t>(element[width - 1] << 1 | element[width - 2] >> 7);
-}
-
 // Counts plane 0 of one segment; the buffers are made once.
 class SegmentCounter {
  public:
@@ -27,7 +22,6 @@ class SegmentCounter {
       buffers_[p] = make_buffer(std::min(n, chunk));
       planes_[p] = buffers_[p].get();
     }
-    pairs_ = make_buffer(std::min(n, chunk));
   }
 
   uint8_t top(size_t begin, size_t end) const {
@@ -44,11 +38,12 @@ class SegmentCounter {
     SymbolCounter counter;
     for (size_t first = begin; first < end; first += chunk_) {
       const size_t n = std::min(chunk_, end - first), m = plane_bytes(layout_, n);
-      loops_.split(data_ + first * width_, n, width_, layout_, planes_);
+      const uint8_t* elements = data_ + first * width_;
       if (layout_ == kFloat) {
-        loops_.to_nibbles(planes_[0], m, top, pairs_.get());
-        counter.add(pairs_.get(), (m + 1) / 2);
+        loops_.split_window(elements, n, width_, top, planes_[0], planes_, nullptr, 0);
+        counter.add(planes_[0], (m + 1) / 2);
       } else {
+        loops_.split(elements, n, width_, layout_, planes_);
         counter.add(planes_[0], m);
       }
     }
@@ -56,14 +51,14 @@ class SegmentCounter {
   }
 
  private:
-  uint8_t exponent(size_t i) const { return exponent_at(data_ + i * width_, width_); }
+  uint8_t exponent(size_t i) const { return element_exponent(data_ + i * width_, width_); }
 
   const uint8_t* data_;
   const size_t n_;
   const int width_, layout_;
   const size_t chunk_;
   const EncodeLoops& loops_;
-  Buffer buffers_[kMaxWidth], pairs_;
+  Buffer buffers_[kMaxWidth];
   uint8_t* planes_[kMaxWidth];
 };
 

@@ -11,15 +11,11 @@ namespace {
 constexpr int64_t kTableBits = 128, kSymbolBits = 10;
 constexpr int kMaxOrder = 11;
 
-int bit_length(uint64_t v) {
-  int bits = 0;
-  for (; v; v >>= 1) ++bits;
-  return bits;
-}
+int bit_length(uint64_t v) { return v ? 64 - __builtin_clzll(v) : 0; }
 
-int64_t log2_any(uint64_t value) {
+int64_t log2_any(const int64_t* log, uint64_t value) {
   const int shift = std::max(0, bit_length(value) - 12);
-  return log2_table(kPrecision)[value >> shift] + (int64_t{shift} << kLogBits);
+  return log[value >> shift] + (int64_t{shift} << kLogBits);
 }
 
 // Bits most significant first.
@@ -206,29 +202,25 @@ uint8_t best_top(Histogram counts) {
 }
 
 int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram counts) {
-  int j = 0;
-  while (n > limit << j) ++j;
   SymbolCounter counter;
-  const size_t blocks = (n + (size_t{32} << j) - 1) / (size_t{32} << j);
-  for (size_t b = 0; b < blocks; ++b) {
-    const size_t place = static_cast<size_t>(uint64_t{uint32_t(b) * 2654435769u} >> (32 - j));
-    const size_t first = ((b << j) + place) * 32;
-    if (first < n) counter.add(symbols + first, std::min<size_t>(32, n - first));
-  }
+  const int weight = sample_blocks(n, limit, [&](size_t first, size_t count) {
+    counter.add(symbols + first, count);
+  });
   counter.sum(counts);
-  return 1 << j;
+  return weight;
 }
 
 int64_t entropy(const Histogram counts) {
+  const int64_t* log = log2_table(kPrecision);
   uint64_t total = 0;
   int64_t own = 0;
   for (int s = 0; s < 256; ++s) {
     if (!counts[s]) continue;
     total += counts[s];
-    own += counts[s] * log2_any(counts[s]);
+    own += counts[s] * log2_any(log, counts[s]);
   }
   if (!total) return 0;
-  return (static_cast<int64_t>(total) * log2_any(total) - own) >> (kLogBits - kCostBits);
+  return (static_cast<int64_t>(total) * log2_any(log, total) - own) >> (kLogBits - kCostBits);
 }
 
 int64_t table_cost(int64_t present) {

@@ -184,11 +184,14 @@ inline void stripes(uint64_t* acc, const unsigned char* in, size_t count,
   stripes_scalar(acc, in, count, secret);
 }
 
-inline uint64_t hash_long(const unsigned char* in, size_t n, Isa isa) {
+// `before(end)` is called before bytes up to `end` are read, block by block.
+template <typename Before>
+uint64_t hash_long(const unsigned char* in, size_t n, Isa isa, const Before& before) {
   alignas(64) uint64_t acc[8] = {PRIME32_3, PRIME64_1, PRIME64_2, PRIME64_3,
                                  PRIME64_4, PRIME32_2, PRIME64_5, PRIME32_1};
   const size_t blocks = (n - 1) / BLOCK;
   for (size_t b = 0; b < blocks; ++b) {
+    before((b + 1) * BLOCK);
     stripes(acc, in + b * BLOCK, STRIPES_PER_BLOCK, SECRET, isa);
     scramble(acc);
   }
@@ -203,11 +206,15 @@ inline uint64_t hash_long(const unsigned char* in, size_t n, Isa isa) {
 }
 
 // XXH3-64 with seed 0 of n bytes at data (any alignment).
-inline uint64_t hash64(const void* data, size_t n, Isa isa) {
+template <typename Before>
+uint64_t hash64(const void* data, size_t n, Isa isa, const Before& before) {
   const unsigned char* in = static_cast<const unsigned char*>(data);
   if (n <= 16) return short16(in, n);
   if (n <= 240) return medium240(in, n);
-  return hash_long(in, n, isa);
+  return hash_long(in, n, isa, before);
+}
+inline uint64_t hash64(const void* data, size_t n, Isa isa) {
+  return hash64(data, n, isa, [](size_t) {});
 }
 
 }  // namespace latentpack::xxh3
