@@ -342,7 +342,8 @@ const EncodeLoops& encode_loops_for(Isa);
 // Codes n elements into `out` (n * width bytes); head and used bytes are set.
 void encode(const uint8_t* data, size_t n, int width, int layout, int speed, int chunk_log2, Isa,
             int threads, uint8_t* out, std::string& head, size_t& used);
-// Decodes chunks [first, last) to `out`; an error's text, or "".
+// Decodes elements [first, last) of n to `out`; an error's text, or "". Chunks that hold none of
+// them are not looked at.
 std::string decode(const Head&, const uint8_t* coded, size_t coded_bytes, size_t n, int width,
                    int layout, size_t first, size_t last, Isa, int threads, uint8_t* out);
 

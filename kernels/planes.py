@@ -190,35 +190,37 @@ class Decoder:
         self.chunks = -(-n // self.chunk_elements)
 
     def decode(
-        self, out: Buffer, chunks: tuple[int, int] | None = None, *, threads: int | None = 1
+        self, out: Buffer, elements: tuple[int, int] | None = None, *, threads: int | None = 1
     ) -> None:
-        """Decode the array, or chunks first .. last - 1 of it.
+        """Decode the array, or elements first .. last - 1 of it.
+
+        Only the chunks that hold them are read, checked and decoded.
 
         Args:
             out: contiguous and writable, as many bytes as the elements have.
-            chunks: first and last; None = all.
+            elements: first and last; None = all. Borders of chunks save a copy.
             threads: at most so many; None = one per core.
 
         Raises:
             BitstreamError: a chunk is damaged; `out` may have been written to in part.
-            ValueError: `out` has not the right size, or there are no such chunks.
+            ValueError: `out` has not the right size, or there are no such elements.
         """
         workers = _threads(threads)
-        first, last = chunks if chunks is not None else (0, self.chunks)
-        if not 0 <= first <= last <= self.chunks:
-            raise ValueError(
-                f"chunks are {first} to {last}, expected a range of 0 to {self.chunks}"
-            )
         n, width, layout = self._shape
-        elements = min(n, last * self.chunk_elements) - min(n, first * self.chunk_elements)
+        first, last = elements if elements is not None else (0, n)
+        if not 0 <= first <= last <= n:
+            raise ValueError(f"elements are {first} to {last}, expected a range of 0 to {n}")
         to = memoryview(out).cast("B")
-        if len(to) != elements * width:
-            raise ValueError(f"out has {len(to)} bytes, expected {elements * width}")
+        if len(to) != (last - first) * width:
+            raise ValueError(f"out has {len(to)} bytes, expected {(last - first) * width}")
         if self._isa is None:
             tables, sets, records = self._parsed
-            to[:] = planes_ref.decode(
-                tables, sets, records[first:last], bytes(self._coded), width, layout
+            begin, end = first // self.chunk_elements, -(-last // self.chunk_elements)
+            chunks = planes_ref.decode(
+                tables, sets, records[begin:end], bytes(self._coded), width, layout
             )
+            skipped = (first - begin * self.chunk_elements) * width
+            to[:] = chunks[skipped : skipped + len(to)]
             return
         from . import _cpp
 

@@ -310,38 +310,55 @@ class ChunkDecoder {
 
 std::string decode(const Head& head, const uint8_t* coded, size_t coded_bytes, size_t n, int width,
                    int layout, size_t first, size_t last, Isa isa, int threads, uint8_t* out) {
+  if (first == last) return "";
   const size_t chunk = size_t{1} << head.chunk_log2;
-  const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, last - first));
-  const size_t group = std::clamp<size_t>((last - first) / workers, 1, kTogether);
-  const bool past_caches = (last - first) * chunk * width > kCacheBytes;
-  std::atomic<size_t> next{first};
+  const size_t begin = first / chunk, end = (last + chunk - 1) / chunk;
+  const size_t workers = std::max<size_t>(1, std::min<size_t>(threads, end - begin));
+  const size_t group = std::clamp<size_t>((end - begin) / workers, 1, kTogether);
+  const bool past_caches = (last - first) * width > kCacheBytes;
+  std::atomic<size_t> next{begin};
   std::mutex failing;
   std::string failure;
-  size_t first_failed = last;
+  size_t first_failed = end;
   const auto work = [&](ChunkDecoder& decoder) {
-    for (size_t c; (c = next.fetch_add(group)) < last;) {
-      const int count = static_cast<int>(std::min(group, last - c));
+    Buffer whole[kTogether];  // of chunks of which a part is wanted
+    for (size_t c; (c = next.fetch_add(group)) < end;) {
+      const int count = static_cast<int>(std::min(group, end - c));
       size_t sizes[kTogether];
       uint8_t* to[kTogether];
       for (int k = 0; k < count; ++k) {
-        sizes[k] = std::min(chunk, n - (c + k) * chunk);
-        to[k] = out + (c + k - first) * chunk * width;
+        const size_t start = (c + k) * chunk;
+        sizes[k] = std::min(chunk, n - start);
+        if (first <= start && start + sizes[k] <= last) {
+          to[k] = out + (start - first) * width;
+        } else {
+          if (!whole[k]) whole[k] = make_buffer(chunk * width);
+          to[k] = whole[k].get();
+        }
       }
       Ahead ahead;
-      if (c + group * workers < last) {
+      if (c + group * workers < end) {
         const ChunkRecord& later = head.chunks[c + group * workers];
         ahead.at = coded + later.start;
         ahead.end = std::min(ahead.at + group * later.size, coded + coded_bytes);
       }
       int k;
-      const char* error = decoder.decode(&head.chunks[c], sizes, to, count, ahead, k);
-      if (!error) continue;
-      std::lock_guard<std::mutex> lock(failing);
-      if (c + k < first_failed) {
-        first_failed = c + k;
-        failure = std::string(error) + " (chunk " + std::to_string(first_failed) + ")";
+      if (const char* error = decoder.decode(&head.chunks[c], sizes, to, count, ahead, k)) {
+        std::lock_guard<std::mutex> lock(failing);
+        if (c + k < first_failed) {
+          first_failed = c + k;
+          failure = std::string(error) + " (chunk " + std::to_string(first_failed) + ")";
+        }
+        next = end;
+        continue;
       }
-      next = last;
+      for (k = 0; k < count; ++k) {
+        if (to[k] != whole[k].get()) continue;
+        const size_t start = (c + k) * chunk;
+        const size_t from = std::max(first, start), until = std::min(last, start + sizes[k]);
+        std::memcpy(out + (from - first) * width, to[k] + (from - start) * width,
+                    (until - from) * width);
+      }
     }
   };
   std::vector<std::unique_ptr<ChunkDecoder>> decoders;

@@ -129,16 +129,14 @@ PyObject* planes_decode(PyObject*, PyObject* args) {
     return nullptr;
   const auto* parsed = static_cast<const Parsed*>(PyCapsule_GetPointer(capsule, kCapsule));
   if (!parsed) return nullptr;
-  const planes::Head& head = parsed->head;
   if (coded.size() != parsed->coded_bytes) return failed("the head is that of other coded bytes");
-  if (first < 0 || last < first || static_cast<size_t>(last) > head.chunks.size())
-    return failed("there are no such chunks");
-  const size_t begin = std::min(parsed->n, static_cast<size_t>(first) << head.chunk_log2);
-  const size_t end = std::min(parsed->n, static_cast<size_t>(last) << head.chunk_log2);
-  if (out.size() != (end - begin) * parsed->width) return failed("out has not the chunks' size");
+  if (first < 0 || last < first || static_cast<size_t>(last) > parsed->n)
+    return failed("there are no such elements");
+  if (out.size() != static_cast<size_t>(last - first) * parsed->width)
+    return failed("out has not the elements' size");
   std::string error;
   if (!unlocked([&] {
-        error = planes::decode(head, coded.data(), coded.size(), parsed->n, parsed->width,
+        error = planes::decode(parsed->head, coded.data(), coded.size(), parsed->n, parsed->width,
                                parsed->layout, static_cast<size_t>(first),
                                static_cast<size_t>(last), chosen(backend), threads, out.data());
       }))

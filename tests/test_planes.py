@@ -207,18 +207,39 @@ def test_many_scales_use_up_the_tables_and_still_decode():
     assert head[1] <= 64
 
 
-def test_a_range_of_chunks():
-    data = array(10_000, FLOAT, 2, "normal")
-    head, coded = planes.encode(data, 2, FLOAT, chunk_log2=10)
+RANGES = [(0, 0), (0, 1), (0, 1024), (1023, 1025), (1, 9999), (3072, 7168), (5000, 5003)]
+RANGES += [(9999, 10_000), (10_000, 10_000), (0, 10_000)]
+
+
+@pytest.mark.parametrize(("layout", "width"), [(FLOAT, 2), (NIBBLES, 1), (BYTE_PLANES, 3)])
+def test_a_range_of_elements(layout, width):
+    data = array(10_000, layout, width, "normal")
+    head, coded = planes.encode(data, width, layout, chunk_log2=10)
     for backend in BACKENDS:
-        decoder = planes.Decoder(head, coded, 10_000, 2, FLOAT, backend=backend)
+        decoder = planes.Decoder(head, coded, 10_000, width, layout, backend=backend)
         assert (decoder.chunk_elements, decoder.chunks) == (1024, 10)
-        for first, last in ((0, 0), (0, 1), (3, 7), (9, 10), (10, 10)):
-            out = bytearray(min(last * 2048, 20_000) - min(first * 2048, 20_000))
-            decoder.decode(out, (first, last))
-            assert out == data[first * 2048 : last * 2048]
-        with pytest.raises(ValueError, match="expected a range of 0 to 10"):
-            decoder.decode(bytearray(), (3, 11))
+        for first, last in RANGES:
+            for threads in (1, 3):
+                out = bytearray((last - first) * width)
+                decoder.decode(out, (first, last), threads=threads)
+                assert out == data[first * width : last * width]
+        for wrong in ((-1, 3), (5, 4), (0, 10_001)):
+            with pytest.raises(ValueError, match="expected a range of 0 to 10000"):
+                decoder.decode(bytearray(), wrong)
+
+
+def test_a_range_meets_only_its_own_chunks():
+    data = array(4096, FLOAT, 2, "normal")
+    head, coded = planes.encode(data, 2, FLOAT, chunk_log2=10)
+    broken = bytearray(coded)
+    broken[0] ^= 1
+    for backend in BACKENDS:
+        decoder = planes.Decoder(head, broken, 4096, 2, FLOAT, backend=backend)
+        out = bytearray(2 * 3072)
+        decoder.decode(out, (1024, 4096))
+        assert out == data[2048:]
+        with pytest.raises(BitstreamError, match="checksum"):
+            decoder.decode(bytearray(4), (1023, 1025))
 
 
 @pytest.mark.parametrize(
