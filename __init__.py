@@ -10,18 +10,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .codecs.api import decode, encode, open, save
+    from .codecs.api import decode, encode, max_size, open, save
     from .codecs.codec import Rate
     from .kernels.errors import BitstreamError
 
 __version__ = "0.1.0"
-__all__ = ["BitstreamError", "Rate", "__version__", "decode", "encode", "open", "save"]
+__all__ = [
+    "BitstreamError",
+    "Rate",
+    "__version__",
+    "decode",
+    "encode",
+    "max_size",
+    "open",
+    "save",
+]
 
 _HOME = {
     "BitstreamError": ".kernels.errors",
     "Rate": ".codecs.codec",
     "decode": ".codecs.api",
     "encode": ".codecs.api",
+    "max_size": ".codecs.api",
     "open": ".codecs.api",
     "save": ".codecs.api",
 }

@@ -15,26 +15,47 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast, overload
 
 from ..kernels import memory
 from ..kernels.errors import BitstreamError
 from . import registry
 from .codec import Buffer, Codec, Rate
-from .container import Reader, Writer, create, empty_size
+from .container import Reader, Writer, create, empty_size, most_bytes
 from .fields import Key
+from .memory_file import MemoryFile
 
 if TYPE_CHECKING:
     import torch
 
 
+@overload
 def encode(
     x: torch.Tensor | Mapping[str, torch.Tensor],
     codec: str | None = None,
     rate: Rate | None = None,
     metadata: dict[str, Any] | None = None,
+    out: None = None,
     **options: Any,
-) -> bytes:
+) -> bytes: ...
+@overload
+def encode(
+    x: torch.Tensor | Mapping[str, torch.Tensor],
+    codec: str | None = None,
+    rate: Rate | None = None,
+    metadata: dict[str, Any] | None = None,
+    *,
+    out: Any,
+    **options: Any,
+) -> memoryview: ...
+def encode(
+    x: torch.Tensor | Mapping[str, torch.Tensor],
+    codec: str | None = None,
+    rate: Rate | None = None,
+    metadata: dict[str, Any] | None = None,
+    out: Any = None,
+    **options: Any,
+) -> bytes | memoryview:
     """Turn a signal into the bytes of a .lpk file.
 
     Args:
@@ -44,14 +65,58 @@ def encode(
         rate: the size or quality asked for; None is the codec's default. Lossless codecs take
             none.
         metadata: str keys, CBOR values; comes back as `open(path).metadata`.
+        out: a writable, contiguous buffer (bytearray, memoryview, NumPy array, mmap) of at
+            least `max_size` bytes to code into. Memory that has been used before is much faster
+            than new memory.
         options: of the codec, e.g. mode="tight" or threads=1.
 
+    Returns:
+        The file. With `out`, the part of it that holds the file, which need not be its first.
+
     Raises:
-        ValueError: the codec is unknown, or does not take this signal, rate or option.
+        ValueError: the codec is unknown, or does not take this signal, rate or option; `out` is
+            too small.
     """
-    file = _Parts()
-    _write(cast(BinaryIO, file), x, codec, rate, metadata, options)
-    return memory.join(file.parts)
+    number, coder = _coder(codec, options)
+    bounds = getattr(coder, "bounds", None)
+    if out is None and bounds is None:
+        parts = _Parts()
+        _write(cast(BinaryIO, parts), number, coder, x, rate, metadata)
+        return memory.join(parts.parts)
+    most = _most_bytes(number, coder, x, metadata)
+    if out is None:
+        new = memory.NewBytes(most)
+        file = MemoryFile(new.view, at_start=True)
+        _write(cast(BinaryIO, file), number, coder, x, rate, metadata)
+        return new.finish(len(file.used()))
+    view = memoryview(out).cast("B")
+    if view.readonly or len(view) < most:
+        what = "cannot be written to" if view.readonly else f"has {len(view)} bytes"
+        raise ValueError(f"out {what}, expected {most} or more writable ones; see max_size")
+    file = MemoryFile(view, at_start=False)
+    _write(cast(BinaryIO, file), number, coder, x, rate, metadata)
+    return file.used()
+
+
+def max_size(
+    x: torch.Tensor | Mapping[str, torch.Tensor],
+    codec: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    **options: Any,
+) -> int:
+    """Return how many bytes `encode` needs for its `out`, whatever the values in `x`.
+
+    Args:
+        x: the signal, or one of the same shapes and dtypes; no value is read.
+        codec: as for `encode`, also the other arguments.
+        metadata: goes into the file.
+        options: of the codec.
+
+    Raises:
+        ValueError: the codec knows no bound.
+    """
+    number, coder = _coder(codec, options)
+    return _most_bytes(number, coder, x, metadata)
 
 
 def decode(
@@ -109,8 +174,9 @@ def save(
         FileExistsError: something is at `path`, and not `force`.
         ValueError: as `encode`.
     """
+    number, coder = _coder(codec, options)
     with create(path, force) as file:
-        _write(file, x, codec, rate, metadata, options)
+        _write(file, number, coder, x, rate, metadata)
 
 
 def open(
@@ -235,20 +301,32 @@ class _Parts(io.RawIOBase):
         return len(data)
 
 
+def _coder(codec: str | None, options: dict[str, Any]) -> tuple[int, Codec]:
+    """The number of a codec, and the codec."""
+    number = registry.codec_id(codec or "tensor/lossless")
+    return number, _codec(number, None, options)
+
+
+def _most_bytes(number: int, coder: Codec, x: Any, metadata: dict[str, Any] | None) -> int:
+    bounds = getattr(coder, "bounds", None)
+    if bounds is None:
+        raise ValueError(f"{coder.name} knows no bound of its size; encode without `out`")
+    return most_bytes(number, coder.header(x), metadata, bounds(x))
+
+
 def _write(
     file: BinaryIO,
+    number: int,
+    coder: Codec,
     x: Any,
-    codec: str | None,
     rate: Rate | None,
     metadata: dict[str, Any] | None,
-    options: dict[str, Any],
 ) -> None:
-    number = registry.codec_id(codec or "tensor/lossless")
-    coder = _codec(number, None, options)
     header = coder.header(x)
     reserve = empty_size(number, header, metadata)
     with Writer(file, number, header, metadata) as writer:
-        for packet in coder.encode(x, rate, reserve):
+        options: dict[str, Any] = {"place": writer.place} if hasattr(coder, "bounds") else {}
+        for packet in coder.encode(x, rate, reserve, **options):
             writer.write(packet)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -27,6 +27,26 @@ class Packet:
     key: str | int | None
     body: bytes
     bulk: Buffer = b""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The most that a packet can take.
+
+    Attributes:
+        key: of the packet.
+        body: bytes of its body.
+        bulk: bytes of its bulk.
+    """
+
+    key: str | int | None
+    body: int
+    bulk: int
+
+
+# Given a packet's bound and the size of the body that is expected: memory for its bulk, best where
+# it will be in the file.
+Place = Callable[[Bound, int], memoryview]
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,9 @@ class Codec(ABC):
             rate: the size or quality asked for.
             reserve: bytes that the file spends besides the packets' bodies and bulks, for
                 codecs that can meet a size of the whole file.
+
+        A codec that can make its bulks in given memory has a method `bounds(signal)` besides, an
+        iterator of Bound, and takes a keyword `place`, a Place.
 
         Raises:
             ValueError: the signal or the kind of rate is not one that this codec takes.

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from ..kernels import memory
 from ..kernels.errors import BitstreamError
-from .boxes import AFTER, VERSION, Box, Source, checksum, get_box, padding, put_box
-from .codec import Buffer, Packet
-from .fields import Key
+from .boxes import AFTER, ALIGNMENT, VERSION, Box, Source, checksum, get_box, padding, put_box
+from .codec import Bound, Buffer, Packet
+from .fields import Key, put_varint
 from .output import create
 
-__all__ = ["Reader", "Writer", "checksum", "create", "empty_size"]
+__all__ = ["Reader", "Writer", "checksum", "create", "empty_size", "most_bytes"]
 
 SIGNATURE = b"\x89LPK\r\n\x1a\n"
 _TAIL = 15  # box E with an offset; 7 without
@@ -50,8 +51,28 @@ class Writer:
         self._entries: list[tuple[Key, int]] = []
         self._keys: set[Key] = set()
         self._open = True
+        self._spare = memoryview(b"")
         file.write(start)
         self.offset = len(start)
+
+    def place(self, bound: Bound, expected: int) -> memoryview:
+        """Return memory for the bulk of the next packet, if possible where it will be in the file.
+
+        Args:
+            bound: of the packet.
+            expected: the most likely size of its body.
+        """
+        if not hasattr(self._file, "place"):
+            # A file takes its bytes before the next packet asks: one piece does for all.
+            if len(self._spare) < bound.bulk:
+                self._spare = memory.room(bound.bulk)
+            return self._spare[: bound.bulk]
+        before = self.offset + _head_size(bound.key, expected, bound.bulk)
+        most = self.offset + _head_size(bound.key, bound.body, bound.bulk)
+        room: memoryview = self._file.place(
+            before + padding(before), most + padding(most), bound.bulk
+        )
+        return room
 
     def write(self, packet: Packet) -> None:
         """Append a packet."""
@@ -97,6 +118,27 @@ def empty_size(codec_id: int, params: dict[str, Any], metadata: dict[str, Any] |
     with Writer(file, codec_id, params, metadata) as writer:
         writer.write(Packet(None, b""))
     return file.tell()
+
+
+def _head_size(key: Key, body: int, bulk: int) -> int:
+    """Bytes of a box P, with a body and for a bulk of these sizes."""
+    empty = len(put_box("P", bulk, key=key, body=b""))
+    before = empty - 6 - len(put_varint(bulk))  # of the box's own body: one byte says its size
+    return empty + body + len(put_varint(before + body)) - 1
+
+
+def most_bytes(
+    codec_id: int,
+    params: dict[str, Any],
+    metadata: dict[str, Any] | None,
+    bounds: Iterable[Bound],
+) -> int:
+    """The most bytes that a file with such packets can take, wherever in memory it starts."""
+    size = empty_size(codec_id, params, metadata) + memory.LINE
+    for bound in bounds:
+        entry = len(put_box("I", entries=[(bound.key, 1 << 62)]))
+        size += _head_size(bound.key, bound.body, bound.bulk) + ALIGNMENT + bound.bulk + entry
+    return size
 
 
 class Reader:

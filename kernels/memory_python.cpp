@@ -66,9 +66,56 @@ PyObject* memory_join(PyObject*, PyObject* args) {
   return joined;
 }
 
+// A new bytes object that nobody else knows, in a capsule, and its memory.
+constexpr const char* kNewBytes = "latentpack.memory.new_bytes";
+
+void drop_new_bytes(PyObject* capsule) {
+  Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule)));
+}
+
+PyObject* memory_new_bytes(PyObject*, PyObject* args) {
+  Py_ssize_t size;
+  if (!PyArg_ParseTuple(args, "n", &size)) return nullptr;
+  PyObject* bytes = PyBytes_FromStringAndSize(nullptr, size);
+  if (!bytes) return nullptr;
+  char* data = PyBytes_AsString(bytes);
+  prefer_large_pages(data, static_cast<size_t>(size));
+  PyObject* capsule = PyCapsule_New(data, kNewBytes, drop_new_bytes);
+  if (!capsule) {
+    Py_DECREF(bytes);
+    return nullptr;
+  }
+  PyCapsule_SetContext(capsule, bytes);
+  PyObject* view = PyMemoryView_FromMemory(data, size, PyBUF_WRITE);
+  if (!view) {
+    Py_DECREF(capsule);
+    return nullptr;
+  }
+  return Py_BuildValue("(NN)", capsule, view);
+}
+
+PyObject* memory_finish_bytes(PyObject*, PyObject* args) {
+  PyObject* capsule;
+  Py_ssize_t size;
+  if (!PyArg_ParseTuple(args, "On", &capsule, &size)) return nullptr;
+  if (!PyCapsule_GetPointer(capsule, kNewBytes)) return nullptr;
+  auto* bytes = static_cast<PyObject*>(PyCapsule_GetContext(capsule));
+  if (!bytes || size < 0 || size > PyBytes_Size(bytes)) {
+    PyErr_SetString(PyExc_ValueError, "the bytes are finished already, or not so many");
+    return nullptr;
+  }
+  PyCapsule_SetContext(capsule, nullptr);
+  // Made shorter in place: the pages behind its end were never touched, and take no memory.
+  PyBytes_AsString(bytes)[size] = 0;
+  Py_SET_SIZE(reinterpret_cast<PyVarObject*>(bytes), size);
+  return bytes;
+}
+
 }  // namespace
 
 PyMethodDef memory_methods[] = {
+    {"memory_new_bytes", memory_new_bytes, METH_VARARGS, "(size): (token, writable view)."},
+    {"memory_finish_bytes", memory_finish_bytes, METH_VARARGS, "(token, size): bytes."},
     {"memory_prefer_large_pages", memory_prefer_large_pages, METH_VARARGS, "(buffer)."},
     {"memory_join", memory_join, METH_VARARGS, "(list of buffers): bytes."},
     {nullptr, nullptr, 0, nullptr},

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import memory, planes_ref
 from .errors import BitstreamError
+from .planes_context_ref import MAX_SETS
 from .planes_head_ref import (
     BYTE_PLANES,
     FLOAT,
@@ -19,6 +20,7 @@ from .planes_head_ref import (
     parse,
     plane_count,
 )
+from .planes_tables_ref import MAX_TABLES
 from .rans import backends
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "NIBBLES",
     "Decoder",
     "encode",
+    "head_sizes",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -44,6 +47,8 @@ MODES = {
     "segments": (planes_ref.SEGMENTS,),
     "stored": (planes_ref.STORED,),
 }
+# A frequency takes at most 18 bits with the order 11, which is one of those that are tried.
+MAX_TABLE_BYTES = 3 + 256 * 18 // 8 + 1
 _ISAS = ("scalar", "avx2", "avx512")
 
 
@@ -142,6 +147,26 @@ def _encode(
     from . import _cpp
 
     return _cpp.planes_encode(view, width, layout, way, chunk_log2, room, workers, isa)
+
+
+def head_sizes(n: int, width: int, layout: int, mode: str, chunk_log2: int) -> tuple[int, int]:
+    """The size of the head that is likely for an array, and the largest that is possible.
+
+    Args:
+        n: elements of the array.
+        width: bytes of an element.
+        layout: of the planes.
+        mode: how it is encoded.
+        chunk_log2: log2 of the elements of a chunk.
+    """
+    planes, chunks = plane_count(layout, width), -(-n >> chunk_log2)
+    coded_first = mode != "stored"
+    likely = 4 if layout == FLOAT and mode == "fast" else 9
+    expected = 3 + chunks * (5 + coded_first * (likely + planes - 1))
+    # A record's form and checksum or value; the fields of each plane's mode.
+    record = 5 + max(4, width) + max(planes, width) * 9
+    sets = MAX_SETS * (2 + 16 * MAX_TABLE_BYTES) if len(MODES[mode]) > 1 else 0
+    return expected, 3 + chunks * record + MAX_TABLES * MAX_TABLE_BYTES + sets
 
 
 class Decoder:

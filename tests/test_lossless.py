@@ -14,6 +14,7 @@ from latentpack import BitstreamError
 from latentpack.codecs.codec import Packet
 from latentpack.codecs.tensor.dtypes import DTYPES, IDS
 from latentpack.codecs.tensor.lossless import Lossless
+from latentpack.kernels import planes
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf")
 
@@ -216,6 +217,62 @@ def test_ratios():
         (bf16.float(), 0.34),
     ):
         assert len(latentpack.encode(tensor)) / tensor.nbytes <= ratio, tensor.dtype
+
+
+MIXED = {
+    "large": (torch.randn(300_000) * 0.02).bfloat16(),
+    "noise": torch.randint(0, 256, (100_000,), dtype=torch.uint8),
+    "small": torch.randn(7, 5),
+    "constant": torch.ones(400_000, dtype=torch.float64),
+    "values": torch.randn(200_003).half(),
+    "complex": torch.randn(100_000, dtype=torch.complex64),
+}
+
+
+@pytest.mark.parametrize("mode", ["fast", "tight", "small", "segments"])
+def test_out_holds_the_same_bytes(mode):
+    for x in (MIXED, *MIXED.values(), {}, torch.zeros(0)):
+        data = latentpack.encode(x, mode=mode, metadata={"a": 1}, chunk=16384)
+        size = latentpack.max_size(x, mode=mode, metadata={"a": 1}, chunk=16384)
+        out = np.full(size + 3, 0xAA, np.uint8)
+        for room in (out, memoryview(out)[3:]):
+            made = latentpack.encode(x, mode=mode, metadata={"a": 1}, chunk=16384, out=room)
+            assert isinstance(made, memoryview) and made == data
+        made.release()
+
+
+def test_out_must_be_large_enough_and_writable():
+    x = MIXED["large"]
+    size = latentpack.max_size(x)
+    with pytest.raises(ValueError, match=f"out has {size - 1} bytes, expected {size} or more"):
+        latentpack.encode(x, out=bytearray(size - 1))
+    with pytest.raises(ValueError, match="cannot be written to"):
+        latentpack.encode(x, out=bytes(size))
+    with pytest.raises(ValueError, match="image/light knows no bound"):
+        latentpack.max_size(torch.zeros(3, 8, 8, dtype=torch.uint8), "image/light")
+
+
+def test_files_hold_the_same_bytes(tmp_path):
+    latentpack.save(tmp_path / "x.lpk", MIXED)
+    assert (tmp_path / "x.lpk").read_bytes() == latentpack.encode(MIXED)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    layout_width=st.sampled_from([(1, 2), (1, 4), (2, 1), (0, 1), (0, 2), (0, 3), (0, 8)]),
+    n=st.integers(0, 3000),
+    mode=st.sampled_from(["fast", "tight", "small", "segments", "stored"]),
+    chunk_log2=st.integers(6, 12),
+    seed=st.integers(0, 1 << 20),
+)
+def test_heads_are_never_larger_than_their_bound(layout_width, n, mode, chunk_log2, seed):
+    layout, width = layout_width
+    rng = np.random.default_rng(seed)
+    data = rng.normal(0, rng.integers(1, 60), n * width).astype(np.int8).tobytes()
+    head, coded = planes.encode(data, width, layout, mode, chunk_log2=chunk_log2)
+    likely, most = planes.head_sizes(n, width, layout, mode, chunk_log2)
+    assert len(head) <= most and likely <= most
+    assert len(coded) <= len(data)
 
 
 def packet_of(tensor, **options):

@@ -1,6 +1,7 @@
 """Large blocks of memory: the same results with and without large pages."""
 
 import numpy as np
+import pytest
 
 from latentpack.kernels import memory
 
@@ -11,6 +12,34 @@ def test_join_equals_bytes_join():
         assert memory.join(parts) == b"".join(parts)
     parts = [b"start", large.data, memoryview(b"0123")[1:], b""]
     assert memory.join(parts) == b"".join(parts)
+
+
+def test_new_bytes():
+    for size, used in ((0, 0), (10, 3), (memory.LARGE, memory.LARGE), (memory.LARGE + 99, 77)):
+        new = memory.NewBytes(size)
+        new.view[:used] = bytes(i % 251 for i in range(used))
+        made = new.finish(used)
+        assert type(made) is bytes
+        assert made == bytes(i % 251 for i in range(used))
+        assert hash(made) == hash(bytes(bytearray(made)))
+
+
+def test_new_bytes_are_finished_once():
+    new = memory.NewBytes(memory.LARGE)
+    with pytest.raises(ValueError, match="not so many"):
+        new.finish(memory.LARGE + 1)
+    new.finish(5)
+    with pytest.raises(ValueError, match="finished already"):
+        new.finish(5)
+
+
+def test_where_memory_lies():
+    block = memoryview(bytearray(range(200)))
+    assert memory.offset_in(block, block[7:100]) == 7
+    assert memory.offset_in(block[8:], block[7:100]) is None
+    assert memory.offset_in(block[:99], block[7:100]) is None
+    memory.move(block[5:105], block[0:100])
+    assert bytes(block) == bytes([*range(5), *range(100), *range(105, 200)])
 
 
 def test_room_is_writable_and_as_large_as_asked():

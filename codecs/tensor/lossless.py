@@ -36,7 +36,7 @@ import torch
 
 from ...kernels import memory, planes
 from ...kernels.errors import BitstreamError
-from ..codec import Buffer, Codec, Packet, Rate
+from ..codec import Bound, Buffer, Codec, Packet, Place, Rate
 from ..fields import Cursor, get_varint, put_varint
 from .dtypes import dtype_id, split_of
 from .packet import CODED, CODED_BULK, ELEMENTS, Start
@@ -93,8 +93,30 @@ class Lossless(Codec):
         """Return no parameters: a packet says everything about its tensor."""
         return {}
 
+    def bounds(self, signal: Tensors) -> Iterator[Bound]:
+        """Yield the most that each packet can take."""
+        named = signal.items() if isinstance(signal, Mapping) else [(None, signal)]
+        for name, tensor in named:
+            _check(tensor)
+            yield self._bound(tensor, name)[0]
+
+    def _bound(self, tensor: torch.Tensor, key: str | int | None) -> tuple[Bound, int]:
+        """The most that a packet can take, and the size of its body that is likely."""
+        split = split_of(tensor.dtype)
+        start = len(Start(tensor.dtype, CODED_BULK, tuple(tensor.shape)).put())
+        size = tensor.numel() * tensor.dtype.itemsize
+        expected, most = planes.head_sizes(
+            size // split.width, split.width, split.layout, self.mode, self.chunk_log2
+        )
+        # What is not in the bulk is below BULK_BYTES, too.
+        return Bound(key, start + most + BULK_BYTES, size), start + expected
+
     def encode(
-        self, signal: Tensors, rate: Rate | None = None, reserve: int = 0
+        self,
+        signal: Tensors,
+        rate: Rate | None = None,
+        reserve: int = 0,
+        place: Place | None = None,
     ) -> Iterator[Packet]:
         """Yield a packet per tensor.
 
@@ -103,6 +125,7 @@ class Lossless(Codec):
                 tensors.
             rate: must be None.
             reserve: not used.
+            place: gives memory for the coded bytes of large tensors.
 
         Raises:
             ValueError: not a dense tensor, a quantised one, or a rate is asked for.
@@ -111,19 +134,30 @@ class Lossless(Codec):
             raise ValueError(f"tensor/lossless takes no rate, got {rate}; `mode` is its dial")
         if isinstance(signal, Mapping):
             for name, tensor in signal.items():
-                yield self.encode_tensor(tensor, name)
+                yield self.encode_tensor(tensor, name, place)
         else:
-            yield self.encode_tensor(signal)
+            yield self.encode_tensor(signal, None, place)
 
-    def encode_tensor(self, tensor: torch.Tensor, key: str | int | None = None) -> Packet:
+    def encode_tensor(
+        self, tensor: torch.Tensor, key: str | int | None = None, place: Place | None = None
+    ) -> Packet:
         """Return the packet of one tensor."""
         data = _elements(tensor)
+        room = None
+        if place is not None and len(data) >= BULK_BYTES:
+            room = place(*self._bound(tensor, key))
         shape, dtype = tuple(tensor.shape), tensor.dtype
         split = split_of(dtype)
 
         def code(mode: str, chunk_log2: int) -> tuple[bytes, memoryview]:
             return planes.encode(
-                data, split.width, split.layout, mode, chunk_log2=chunk_log2, threads=self.threads
+                data,
+                split.width,
+                split.layout,
+                mode,
+                chunk_log2=chunk_log2,
+                out=room,
+                threads=self.threads,
             )
 
         head, coded = code(self.mode, self.chunk_log2)
@@ -188,8 +222,8 @@ class Lossless(Codec):
         return {"dtype": start.dtype, "shape": start.shape}
 
 
-def _elements(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a tensor's elements in C order; a view where the tensor allows it."""
+def _check(tensor: torch.Tensor) -> None:
+    """Raise ValueError unless this is a tensor that can be coded."""
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"expected a torch.Tensor, got {type(tensor).__name__}")
     dtype_id(tensor.dtype)
@@ -197,6 +231,11 @@ def _elements(tensor: torch.Tensor) -> memoryview:
         raise ValueError(
             f"a {tensor.layout} tensor on {tensor.device} cannot be coded; make it dense first"
         )
+
+
+def _elements(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor's elements in C order; a view where the tensor allows it."""
+    _check(tensor)
     plain = tensor.detach()
     if plain.is_complex():
         plain = torch.view_as_real(plain.resolve_conj().reshape(-1))  # of rank 64, too
