@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .codecs.api import decode, encode, max_size, open, save
     from .codecs.codec import Rate
+    from .codecs.tensor.kv_cache import PackedCache
+    from .codecs.tensor.kv_store import KVStore
     from .kernels.errors import BitstreamError
 
 __version__ = "0.1.0"
 __all__ = [
     "BitstreamError",
+    "KVStore",
+    "PackedCache",
     "Rate",
     "__version__",
     "decode",
@@ -28,6 +32,8 @@ __all__ = [
 
 _HOME = {
     "BitstreamError": ".kernels.errors",
+    "KVStore": ".codecs.tensor.kv_store",
+    "PackedCache": ".codecs.tensor.kv_cache",
     "Rate": ".codecs.codec",
     "decode": ".codecs.api",
     "encode": ".codecs.api",

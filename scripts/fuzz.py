@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -137,8 +138,59 @@ def rans() -> Iterator[Seed]:
             yield [data], decode
 
 
+def channels() -> Iterator[Seed]:
+    """Blocks of every element size and number of lanes into strided arrays; without checksums."""
+    import numpy as np
+
+    from latentpack.entropy.tables import TableSet
+    from latentpack.kernels import channels as kernel
+    from latentpack.kernels import rans
+
+    rng = np.random.default_rng(3)
+    tables = TableSet.from_pmfs([rng.random(n) for n in (40, 90, 200)], [110, 20, 0])
+    classes = rng.integers(0, 3, 24).astype(np.uint8)
+    for width, lanes in itertools.product((1, 2, 4), (1, 16, 32)):
+        x = np.frombuffer(rng.bytes(3 * 70 * 8 * width), f"u{width}").reshape(3, 70, 8)
+        parts = [(x.transpose(1, 0, 2), classes)] * 2
+        layout = kernel.BYTE_PLANES if width == 1 else kernel.FLOAT
+        data = kernel.encode(tables, layout, parts, lanes=lanes)
+        for backend in rans.backends()[1:]:
+
+            def decode(
+                block: Parts, x: Any = x, layout: int = layout, backend: str = backend
+            ) -> object:
+                out = [np.zeros_like(x) for _ in "kv"]
+                target = [(part.transpose(1, 0, 2), classes) for part in out]
+                kernel.decode(tables, layout, block[0], target, backend=backend)
+                return out
+
+            yield [data], decode
+
+
+def kv() -> Iterator[Seed]:
+    """Whole pages of caches and their tables, through the public functions; all is checked."""
+    import torch
+
+    from latentpack.codecs.tensor.kv import KVTables, calibrate, decode_pages, encode_pages
+
+    for dtype in (torch.bfloat16, torch.float8_e4m3fn):
+        k, v = (torch.randn(2, 40, 2, 16).to(dtype) for _ in "kv")
+        tables = calibrate([(k, v)], classes=4)
+
+        def decode(parts: Parts, k: torch.Tensor = k, v: torch.Tensor = v) -> object:
+            out = decode_pages(parts[0], KVTables.from_bytes(parts[1]), threads=1)
+            for a, b in zip(out, (k, v), strict=True):
+                if not torch.equal(a.view(torch.uint8), b.view(torch.uint8)):
+                    raise RuntimeError("damaged pages were taken for whole ones")
+            return out
+
+        yield [encode_pages(k, v, tables, page=16), tables.to_bytes()], decode
+
+
 TARGETS: dict[str, Callable[[], Iterator[Seed]]] = {
+    "channels": channels,
     "container": container,
+    "kv": kv,
     "planes": planes,
     "rans": rans,
 }

@@ -46,14 +46,19 @@ def test_errors_and_rates_need_no_torch():
 
 
 def test_public_names():
-    names = ["BitstreamError", "Rate", "__version__", "decode", "encode", "max_size"]
-    names += ["open", "save"]
+    names = ["BitstreamError", "KVStore", "PackedCache", "Rate", "__version__", "decode", "encode"]
+    names += ["max_size", "open", "save"]
     assert sorted(latentpack.__all__) == names == dir(latentpack)
     for name in names:
-        assert getattr(latentpack, name)
+        assert name == "PackedCache" or getattr(latentpack, name)
     assert issubclass(latentpack.BitstreamError, ValueError)
     with pytest.raises(AttributeError, match="no attribute 'compress'"):
         latentpack.compress  # noqa: B018
+
+
+def test_the_public_name_that_needs_an_extra():
+    pytest.importorskip("transformers", reason="no transformers: install latentpack[transformers]")
+    assert latentpack.PackedCache.__name__ == "PackedCache"
 
 
 def test_every_folder_is_packaged():

@@ -15,10 +15,6 @@ something that knows what it is, such as `kv_store.KVStore` or a serving engine.
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +23,8 @@ import torch
 from ...kernels import memory
 from ...kernels.errors import BitstreamError
 from .kv_page import MAX_PAGE, RECORD, Buffer, Head, Records, checksum, padded
-from .kv_tables import Array, KVTables, as_array, calibrate
+from .kv_tables import KVTables, as_array, calibrate
+from .kv_threads import run
 
 __all__ = [
     "KVTables",
@@ -39,7 +36,6 @@ __all__ = [
     "page_info",
 ]
 
-_JOB_BYTES = 1 << 18  # elements below which a thread of their own does not pay
 
 Decoded = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
@@ -103,9 +99,9 @@ def encode_pages(
     def code(number: int) -> None:
         at, row = divmod(number, layers)
         part = [x[row, at * page : at * page + head.tokens_of(at)] for x in arrays]
-        blocks[number] = _block(tables, layer + row, part)
+        blocks[number] = tables.encode_block(layer + row, part)
 
-    _run(code, len(blocks), tokens * layers * head.token_bytes, threads)
+    run(code, len(blocks), tokens * layers * head.token_bytes, threads)
     return memory.join([head.put(_records(head, blocks)), *blocks])
 
 
@@ -163,9 +159,9 @@ def decode_pages(
         coded = view[offsets[block] : offsets[block] + padded(sizes[block])]
         if checksum(coded) != int(records["checksum"][block]):
             raise BitstreamError(f"page {page}, layer {layer} is damaged: its checksum differs")
-        _read_block(tables, head.first_layer + layer, coded[: sizes[block]], part)
+        tables.decode_block(head.first_layer + layer, coded[: sizes[block]], part)
 
-    _run(read, len(wanted), tokens * len(at_layer) * head.token_bytes, threads)
+    run(read, len(wanted), tokens * len(at_layer) * head.token_bytes, threads)
     for x, target in zip(results, targets, strict=True):
         if x is not target:
             x.copy_(target)
@@ -190,24 +186,6 @@ def check_pages(data: Buffer) -> PageInfo:
             page, layer = divmod(block, head.layers)
             raise BitstreamError(f"page {page}, layer {layer} is damaged: its checksum differs")
     return page_info(data)
-
-
-def _block(tables: KVTables, layer: int, arrays: Sequence[Array]) -> bytes:
-    """A block with its padding: coded, or the elements where that is no longer."""
-    coded = tables.encode_block(layer, arrays)
-    if len(coded) >= sum(x.nbytes for x in arrays):
-        coded = b"".join(x.tobytes() for x in arrays)
-    return coded
-
-
-def _read_block(tables: KVTables, layer: int, coded: memoryview, arrays: Sequence[Array]) -> None:
-    """Fill arrays from a block without its padding."""
-    if len(coded) < sum(x.nbytes for x in arrays):
-        return tables.decode_block(layer, coded, arrays)
-    at = 0
-    for x in arrays:
-        x[...] = np.frombuffer(coded, x.dtype, x.size, at).reshape(x.shape)
-        at += x.nbytes
 
 
 def _records(head: Head, blocks: list[bytes]) -> Records:
@@ -304,27 +282,3 @@ def _target(x: torch.Tensor) -> torch.Tensor:
     """`x` where it can be decoded into, else a buffer like it."""
     plain = x.device.type == "cpu" and (x.shape[-1] <= 1 or x.stride(-1) == 1)
     return x if plain else torch.empty(x.shape, dtype=x.dtype)
-
-
-def _run(job: Callable[[int], None], count: int, nbytes: int, threads: int | None) -> None:
-    """Call job(0 .. count - 1), in threads where there is enough to do."""
-    workers = min(threads or os.cpu_count() or 1, count, max(1, nbytes // _JOB_BYTES))
-    if workers <= 1:
-        for number in range(count):
-            job(number)
-        return
-
-    def some(first: int) -> None:
-        for number in range(first, count, workers):
-            job(number)
-
-    list(_pool().map(some, range(workers)))  # raises what a job raised
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "latentpack-kv")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)

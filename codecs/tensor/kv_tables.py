@@ -106,6 +106,10 @@ class KVTables:
         """As equality: by the digest."""
         return hash(self.digest)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made from the bytes."""
+        return type(self).from_bytes, (self.to_bytes(),)
+
     @property
     def token_bytes(self) -> int:
         """Bytes of the elements of one token in one layer."""
@@ -117,12 +121,25 @@ class KVTables:
         return self.rows.precision - float(np.log2(self.rows.freqs.max()))
 
     def encode_block(self, layer: int, arrays: Sequence[Array]) -> bytes:
-        """Code the tokens of one layer: arrays [tokens, heads, dim] as of `as_array`."""
-        return channels.encode(self.rows, LAYOUTS[self.dtype], self._parts(layer, arrays))
+        """Code tokens of one layer: arrays [tokens, heads, dim] as of `as_array`.
 
-    def decode_block(self, layer: int, data: bytes | memoryview, arrays: Sequence[Array]) -> None:
-        """Fill arrays with the tokens of one layer; BitstreamError where they are damaged."""
-        channels.decode(self.rows, LAYOUTS[self.dtype], data, self._parts(layer, arrays))
+        Returns:
+            A block (FORMAT.md, section 12.3): the elements themselves where coding does not pay.
+        """
+        coded = channels.encode(self.rows, LAYOUTS[self.dtype], self._parts(layer, arrays))
+        if len(coded) >= sum(x.nbytes for x in arrays):
+            coded = b"".join(x.tobytes() for x in arrays)
+        return coded
+
+    def decode_block(self, layer: int, block: bytes | memoryview, arrays: Sequence[Array]) -> None:
+        """Fill arrays with the tokens of a block; BitstreamError where it is damaged."""
+        if len(block) < sum(x.nbytes for x in arrays):
+            parts = self._parts(layer, arrays)
+            return channels.decode(self.rows, LAYOUTS[self.dtype], block, parts)
+        at = 0
+        for x in arrays:
+            x[...] = np.frombuffer(block, x.dtype, x.size, at).reshape(x.shape)
+            at += x.nbytes
 
     def _parts(self, layer: int, arrays: Sequence[Array]) -> list[channels.Part]:
         return [(x, part[layer]) for x, part in zip(arrays, self.classes, strict=True)]
