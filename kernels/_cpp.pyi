@@ -23,7 +23,7 @@ def rans_normalise(counts: ReadableBuffer, precision: int, freq: WriteableBuffer
 def channels_encode(
     tables: object,
     layout: int,
-    parts: list[tuple[ReadableBuffer, ReadableBuffer]],
+    parts: list[tuple[ReadableBuffer, ReadableBuffer, ReadableBuffer]],
     lanes: int,
     isa: int,
     /,
@@ -32,7 +32,7 @@ def channels_decode(
     tables: object,
     layout: int,
     data: ReadableBuffer,
-    parts: list[tuple[WriteableBuffer, ReadableBuffer]],
+    parts: list[tuple[WriteableBuffer, ReadableBuffer, ReadableBuffer]],
     isa: int,
     /,
 ) -> str: ...

@@ -9,8 +9,8 @@ namespace {
 
 constexpr size_t kStrip = 1 << 13;  // symbols decoded at once: all about them stays in the L1
 
-size_t strip_rows(const Part& part) {
-  return std::max<size_t>(1, kStrip / std::max<size_t>(1, part.channels()));
+size_t strip_rows(const Part& part, int layout) {
+  return std::max<size_t>(1, kStrip / std::max<size_t>(1, row_symbols(part, layout)));
 }
 
 // Calls run(elements, count) for the runs of neighbours in rows [row, row + rows), in order.
@@ -31,30 +31,79 @@ void each_run(const Part& part, int bytes, size_t row, size_t rows, const Run& r
   }
 }
 
-// The class of each channel, row after row.
-void tile(const Part& part, size_t rows, uint8_t* index) {
-  for (size_t r = 0; r < rows; ++r, index += part.channels())
-    std::memcpy(index, part.classes, part.channels());
+// The class of each symbol, row after row.
+void tile(const Part& part, int layout, size_t rows, uint8_t* index) {
+  const size_t symbols = row_symbols(part, layout);
+  for (size_t r = 0; r < rows; ++r, index += symbols) std::memcpy(index, part.classes, symbols);
 }
 
-void widen(const uint8_t* from, size_t n, bool rotate, int16_t* to) {
-  if (rotate) {
-    for (size_t i = 0; i < n; ++i)
-      to[i] = static_cast<int16_t>((from[i] << 1 | from[i] >> 7) & 255);
-  } else {
-    for (size_t i = 0; i < n; ++i) to[i] = from[i];
-  }
+void rotate(const uint8_t* plane, size_t n, int16_t* symbols) {
+  for (size_t i = 0; i < n; ++i)
+    symbols[i] = static_cast<int16_t>((plane[i] << 1 | plane[i] >> 7) & 255);
 }
 
 // False if a symbol is not a byte.
-bool narrow(const int16_t* from, size_t n, bool rotate, uint8_t* to) {
+bool rotate_back(const int16_t* symbols, size_t n, uint8_t* plane) {
   uint16_t seen = 0;
   for (size_t i = 0; i < n; ++i) {
-    const auto s = static_cast<uint16_t>(from[i]);
+    const auto s = static_cast<uint16_t>(symbols[i]);
     seen |= s;
-    to[i] = static_cast<uint8_t>(rotate ? s >> 1 | s << 7 : s);
+    plane[i] = static_cast<uint8_t>(s >> 1 | s << 7);
   }
   return seen < 256;
+}
+
+// Exchanges the two middle nibbles of two distances, or of a symbol.
+inline uint16_t swapped(uint16_t w) {
+  return static_cast<uint16_t>((w & 0xF00F) | (w >> 4 & 0x00F0) | (w << 4 & 0x0F00));
+}
+
+constexpr size_t kPairs = 256;  // channels of a row that are turned at once
+
+// Exponents of one row to symbols; the last of an odd number of channels is alone. Bytes and
+// words have loops of their own, which compilers make vectors of.
+void pair(const uint8_t* exponents, const uint8_t* tops, size_t channels, int16_t* symbols) {
+  for (size_t first = 0; first < channels; first += kPairs) {
+    const size_t count = std::min(kPairs, channels - first);
+    uint8_t distances[kPairs] = {};
+    for (size_t j = 0; j < count; ++j)
+      distances[j] = static_cast<uint8_t>(tops[first + j] - exponents[first + j]);
+    uint16_t words[kPairs / 2];
+    std::memcpy(words, distances, sizeof words);
+    for (size_t i = 0; i < (count + 1) / 2; ++i)
+      symbols[first / 2 + i] = static_cast<int16_t>(swapped(words[i]));
+  }
+}
+
+void unpair(const int16_t* symbols, const uint8_t* tops, size_t channels, uint8_t* exponents) {
+  for (size_t first = 0; first < channels; first += kPairs) {
+    const size_t count = std::min(kPairs, channels - first);
+    uint16_t words[kPairs / 2];
+    for (size_t i = 0; i < (count + 1) / 2; ++i)
+      words[i] = swapped(static_cast<uint16_t>(symbols[first / 2 + i]));
+    uint8_t distances[kPairs];
+    std::memcpy(distances, words, sizeof words);
+    for (size_t j = 0; j < count; ++j)
+      exponents[first + j] = static_cast<uint8_t>(tops[first + j] - distances[j]);
+  }
+}
+
+// Plane 0 of some rows to symbols, and back; false if a symbol is illegal.
+void to_symbols(const Part& part, int layout, size_t rows, const uint8_t* plane,
+                int16_t* symbols) {
+  const size_t channels = part.channels();
+  if (layout != planes::kFloat) return rotate(plane, rows * channels, symbols);
+  for (size_t r = 0; r < rows; ++r)
+    pair(plane + r * channels, part.tops, channels, symbols + r * row_symbols(part, layout));
+}
+
+bool from_symbols(const Part& part, int layout, size_t rows, const int16_t* symbols,
+                  uint8_t* plane) {
+  const size_t channels = part.channels();
+  if (layout != planes::kFloat) return rotate_back(symbols, rows * channels, plane);
+  for (size_t r = 0; r < rows; ++r)
+    unpair(symbols + r * row_symbols(part, layout), part.tops, channels, plane + r * channels);
+  return true;
 }
 
 const char* text_of(Status status) {
@@ -72,9 +121,9 @@ const char* text_of(Status status) {
 }
 
 // Whether every class has a row that is coded.
-bool coded(const Prepared& tables, const std::vector<Part>& parts) {
+bool coded(const Prepared& tables, int layout, const std::vector<Part>& parts) {
   for (const Part& part : parts) {
-    for (size_t c = 0; c < part.channels(); ++c) {
+    for (size_t c = 0; c < row_symbols(part, layout); ++c) {
       const int row = part.classes[c];
       if (row >= tables.rows || !tables.coded[row]) return false;
     }
@@ -119,18 +168,18 @@ const char* decode_part(Prepared& tables, Isa isa, int layout, int bytes, const 
                         const uint8_t* rests, Decoding& decoding, const uint8_t* words,
                         size_t size, Strip& strip) {
   const planes::Loops& loops = planes::loops_for(isa);
-  const size_t n = part.count(), most = strip_rows(part);
-  const size_t room = std::min(most, part.rows) * part.channels();
-  strip.index.resize(room);
-  strip.bytes.resize(room);
-  strip.symbols.resize(room);
-  tile(part, std::min(most, part.rows), strip.index.data());
+  const size_t n = part.count(), row_count = row_symbols(part, layout);
+  const size_t most = std::min(strip_rows(part, layout), part.rows);
+  strip.index.resize(most * row_count);
+  strip.symbols.resize(most * row_count);
+  strip.bytes.resize(most * part.channels());
+  tile(part, layout, most, strip.index.data());
   for (size_t row = 0; row < part.rows; row += most) {
-    const size_t rows = std::min(most, part.rows - row), count = rows * part.channels();
+    const size_t rows = std::min(most, part.rows - row), count = rows * row_count;
     const Status status = latentpack::decode(tables, isa, decoding, words, size,
                                              strip.index.data(), count, strip.symbols.data());
     if (status != Status::kOk) return text_of(status);
-    if (!narrow(strip.symbols.data(), count, layout == planes::kBytePlanes, strip.bytes.data()))
+    if (!from_symbols(part, layout, rows, strip.symbols.data(), strip.bytes.data()))
       return "a symbol is outside a byte";
     size_t done = 0;
     const size_t first = row * part.channels();
@@ -149,33 +198,35 @@ const char* decode_part(Prepared& tables, Isa isa, int layout, int bytes, const 
 
 Status encode(const Prepared& tables, Isa isa, int layout, int bytes,
               const std::vector<Part>& parts, int lanes, Block& block) {
-  if (!coded(tables, parts)) return Status::kBadIndex;
+  if (!coded(tables, layout, parts)) return Status::kBadIndex;
   const planes::EncodeLoops& loops = planes::encode_loops_for(isa);
   const size_t n = total(parts);
   block.rest_bytes = n * static_cast<size_t>(bytes - 1);
   block.rests = planes::make_buffer(block.rest_bytes);
-  // Symbols, their rows, and the bytes of the symbols.
-  const planes::Buffer room = planes::make_buffer(4 * n);
+  size_t count = 0;
+  for (const Part& part : parts) count += part.rows * row_symbols(part, layout);
+  // Symbols, their rows, and plane 0.
+  const planes::Buffer room = planes::make_buffer(3 * count + n);
   auto* symbols = reinterpret_cast<int16_t*>(room.get());
-  uint8_t* index = room.get() + 2 * n;
-  uint8_t* plane = room.get() + 3 * n;
+  uint8_t* index = room.get() + 2 * count;
+  uint8_t* plane = room.get() + 3 * count;
   uint8_t* rests = block.rests.get();
-  size_t at = 0;
-  for (const Part& part : parts) {
-    const size_t count = part.count();
+  for (size_t i = 0, at = 0; i < parts.size(); ++i) {
+    const Part& part = parts[i];
     size_t done = 0;
     each_run(part, bytes, 0, part.rows, [&](const uint8_t* elements, size_t length) {
-      uint8_t* to[4] = {plane + at + done};
-      for (int p = 1; p < bytes; ++p) to[p] = rests + static_cast<size_t>(p - 1) * count + done;
+      uint8_t* to[4] = {plane + done};
+      for (int p = 1; p < bytes; ++p)
+        to[p] = rests + static_cast<size_t>(p - 1) * part.count() + done;
       loops.split(elements, length, bytes, layout, to);
       done += length;
     });
-    tile(part, part.rows, index + at);
-    at += count;
-    rests += count * static_cast<size_t>(bytes - 1);
+    to_symbols(part, layout, part.rows, plane, symbols + at);
+    tile(part, layout, part.rows, index + at);
+    at += part.rows * row_symbols(part, layout);
+    rests += part.count() * static_cast<size_t>(bytes - 1);
   }
-  widen(plane, n, layout == planes::kBytePlanes, symbols);
-  return latentpack::encode(tables, isa, symbols, index, n, lanes, block.stream);
+  return latentpack::encode(tables, isa, symbols, index, count, lanes, block.stream);
 }
 
 const char* decode(Prepared& tables, Isa isa, int layout, int bytes,
@@ -184,7 +235,7 @@ const char* decode(Prepared& tables, Isa isa, int layout, int bytes,
   if (size < rest_bytes) return "the block is shorter than its plain planes";
   const uint8_t* words = data + rest_bytes;
   size -= rest_bytes;
-  if (!coded(tables, parts)) return kBadClass;
+  if (!coded(tables, layout, parts)) return kBadClass;
   Decoding decoding;
   if (const char* error = open_stream(words, size, decoding)) return error;
   Strip strip;

@@ -9,16 +9,22 @@
 
 namespace latentpack::channels {
 
-// An array [rows, groups, width] whose width elements lie side by side, strides in bytes, and
-// the class of each of its groups * width channels.
+// An array [rows, groups, width] whose width elements lie side by side, strides in bytes; the
+// class of each symbol of a row; in layout kFloat the top of each of its groups * width channels.
 struct Part {
   uint8_t* at;
   size_t rows, groups, width;
   ptrdiff_t row_stride, group_stride;
   const uint8_t* classes;
+  const uint8_t* tops;
   size_t channels() const { return groups * width; }
   size_t count() const { return rows * channels(); }
 };
+
+// Symbols of a row of a part.
+inline size_t row_symbols(const Part& part, int layout) {
+  return layout == planes::kFloat ? (part.channels() + 1) / 2 : part.channels();
+}
 
 struct Block {
   planes::Buffer rests;  // all planes but those of the symbols

@@ -48,10 +48,10 @@ def encode(
 
     Args:
         tables: integer tables, a row for each class.
-        layout: FLOAT (bf16 and fp32: the exponents are coded) or BYTE_PLANES (the first byte is).
-        parts: arrays [rows, groups, width] of unsigned integers of 1, 2 or 4 bytes, of one dtype,
-            any strides but neighbours in the last dimension; with each the class of its channels,
-            contiguous uint8 [groups * width].
+        layout: FLOAT (bf16 and fp32: pairs of exponents are coded) or BYTE_PLANES (the first
+            bytes are).
+        parts: arrays with what is known of their channels. All are of one dtype and have any
+            strides, but neighbours in the last dimension; classes and tops are contiguous.
         lanes: interleaved states, a power of two from 1 to 32; None = by the number of elements.
         backend: one of `rans.backends()`; None = the fastest. The bytes are the same.
 
@@ -64,7 +64,7 @@ def encode(
         raise ValueError(f"lanes is {lanes}, expected a power of two from 1 to {MAX_LANES}")
     if chosen == "ref":
         return channels_ref.encode(tables, layout, parts, lanes)
-    lanes = lanes or channels_ref.choose_lanes(sum(elements.size for elements, _ in parts))
+    lanes = lanes or channels_ref.choose_lanes(parts)
     isa = _ISAS.index(chosen)
     coded = _compiled().channels_encode(rans.prepared(tables), layout, list(parts), lanes, isa)
     if isinstance(coded, bytes):
@@ -99,17 +99,21 @@ def decode(
 def _check(layout: int, parts: Sequence[Part]) -> None:
     if not parts:
         raise ValueError("a block needs at least one part")
-    dtype = parts[0][0].dtype
+    dtype = parts[0].elements.dtype
     if dtype.kind != "u" or dtype.itemsize not in _WIDTHS.get(layout, ()):
         raise ValueError(f"elements of {dtype} do not fit layout {layout}")
-    for elements, classes in parts:
+    for elements, classes, tops in parts:
         if elements.ndim != 3 or elements.dtype != dtype:
             raise ValueError(f"a part is {elements.dtype} {elements.shape}, expected {dtype} [3-D]")
         apart = elements.shape[2] > 1 and elements.strides[2] != dtype.itemsize
         if elements.size and apart:
             raise ValueError("the last dimension of a part is strided; make it contiguous first")
         channels = elements.shape[1] * elements.shape[2]
-        if classes.dtype != np.uint8 or classes.shape != (channels,):
-            raise ValueError(
-                f"classes are {classes.dtype} {classes.shape}, expected uint8 ({channels},)"
-            )
+        for name, known, count in (
+            ("classes", classes, channels_ref.symbols_in(channels, layout)),
+            ("tops", tops, channels if layout == FLOAT else 0),
+        ):
+            if known.dtype != np.uint8 or known.shape != (count,):
+                raise ValueError(
+                    f"{name} are {known.dtype} {known.shape}, expected uint8 ({count},)"
+                )

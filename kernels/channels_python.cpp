@@ -26,7 +26,7 @@ Isa chosen(int backend) {
   return backend < 0 || backend > static_cast<int>(best) ? best : static_cast<Isa>(backend);
 }
 
-// The arrays of a call: a list of (elements [rows, groups, width], classes) and their buffers.
+// The arrays of a call: a list of (elements [rows, groups, width], classes, tops).
 class Arrays {
  public:
   Arrays() = default;
@@ -37,16 +37,18 @@ class Arrays {
   }
 
   // False with an error set. All elements must have one size, which `bytes` becomes.
-  bool take(PyObject* list, bool writable) {
+  bool take(PyObject* list, int layout, bool writable) {
     const Py_ssize_t count = PyList_Size(list);
     if (count < 1) return failed("expected at least one part");
-    views_.reserve(2 * static_cast<size_t>(count));
+    views_.reserve(3 * static_cast<size_t>(count));
     for (Py_ssize_t i = 0; i < count; ++i) {
-      PyObject *elements, *classes;
-      if (!PyArg_ParseTuple(PyList_GetItem(list, i), "OO", &elements, &classes)) return false;
+      PyObject *elements, *classes, *tops;
+      if (!PyArg_ParseTuple(PyList_GetItem(list, i), "OOO", &elements, &classes, &tops))
+        return false;
       const Py_buffer* e = view(elements, writable ? PyBUF_STRIDED : PyBUF_STRIDED_RO);
       const Py_buffer* c = e ? view(classes, PyBUF_SIMPLE) : nullptr;
-      if (!c || !add(*e, *c)) return false;
+      const Py_buffer* t = c ? view(tops, PyBUF_SIMPLE) : nullptr;
+      if (!t || !add(*e, *c, *t, layout)) return false;
     }
     return true;
   }
@@ -62,7 +64,7 @@ class Arrays {
     return &views_.back();
   }
 
-  bool add(const Py_buffer& e, const Py_buffer& c) {
+  bool add(const Py_buffer& e, const Py_buffer& c, const Py_buffer& t, int layout) {
     if (e.ndim != 3 || (e.itemsize != 1 && e.itemsize != 2 && e.itemsize != 4))
       return failed("expected elements of 1, 2 or 4 bytes in three dimensions");
     if (bytes && e.itemsize != bytes) return failed("parts of different element sizes");
@@ -75,8 +77,12 @@ class Arrays {
                         static_cast<size_t>(e.shape[2]),
                         e.strides[0],
                         e.strides[1],
-                        static_cast<const uint8_t*>(c.buf)};
-    if (static_cast<size_t>(c.len) != part.channels()) return failed("not one class per channel");
+                        static_cast<const uint8_t*>(c.buf),
+                        static_cast<const uint8_t*>(t.buf)};
+    const size_t tops = layout == latentpack::planes::kFloat ? part.channels() : 0;
+    if (static_cast<size_t>(c.len) != channels::row_symbols(part, layout))
+      return failed("not one class per symbol of a row");
+    if (static_cast<size_t>(t.len) != tops) return failed("not one top per channel");
     parts.push_back(part);
     return true;
   }
@@ -100,7 +106,7 @@ PyObject* channels_encode(PyObject*, PyObject* args) {
     return nullptr;
   const Prepared* tables = prepared(capsule);
   Arrays arrays;
-  if (!tables || !arrays.take(list, false)) return nullptr;
+  if (!tables || !arrays.take(list, layout, false)) return nullptr;
   if (!fits(layout, arrays.bytes)) return failed("the layout does not fit the elements");
   if (lanes < 1 || lanes > latentpack::kMaxLanes || (lanes & (lanes - 1)))
     return failed("lanes must be a power of two up to 32");
@@ -140,7 +146,7 @@ PyObject* channels_decode(PyObject*, PyObject* args) {
   const char* error = nullptr;
   bool memory = true;
   Arrays arrays;
-  const bool taken = tables && arrays.take(list, true);
+  const bool taken = tables && arrays.take(list, layout, true);
   const bool fit = taken && fits(layout, arrays.bytes);
   if (fit) {
     Py_BEGIN_ALLOW_THREADS
@@ -165,8 +171,8 @@ PyObject* channels_decode(PyObject*, PyObject* args) {
 
 PyMethodDef channels_methods[] = {
     {"channels_encode", channels_encode, METH_VARARGS,
-     "(tables, layout, [(elements, classes)], lanes, isa): bytes, or a status."},
+     "(tables, layout, [(elements, classes, tops)], lanes, isa): bytes, or a status."},
     {"channels_decode", channels_decode, METH_VARARGS,
-     "(tables, layout, data, [(elements, classes)], isa): an error's text, or \"\"."},
+     "(tables, layout, data, [(elements, classes, tops)], isa): an error's text, or \"\"."},
     {nullptr, nullptr, 0, nullptr},
 };

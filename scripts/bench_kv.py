@@ -49,7 +49,7 @@ def ours(case: Case, page: int) -> Coder:
 
 
 def planes(x: torch.Tensor, mode: str) -> Coder:
-    """latentpack's codec for tensors of any kind."""
+    """Latentpack's codec for tensors of any kind."""
     data = bytes(latentpack.encode(x, mode=mode, threads=1))
     x_hat = torch.empty_like(x)
     return Coder(
@@ -63,8 +63,8 @@ def planes(x: torch.Tensor, mode: str) -> Coder:
 def page_by_page(case: Case, page: int) -> Iterator[Coder]:
     """The others: every page is a tensor of its own."""
     pages = [
-        torch.stack([k, v]) if k.shape == v.shape else torch.cat([k.flatten(), v.flatten()])
-        for k, v in zip(case.k.split(page, dim=1), case.v.split(page, dim=1), strict=True)
+        torch.stack([case.k[:, at : at + page], case.v[:, at : at + page]])
+        for at in range(0, case.k.shape[1], page)
     ]
     makers: list[Callable[[torch.Tensor], list[Coder]]] = [
         lambda x: [planes(x, "tight")],
@@ -153,12 +153,9 @@ def generation(name: str, model: Any, ids: torch.Tensor, tokens: int) -> Rows:
 
     rows = []
     for way, options in {"greedy": {"do_sample": False}, "top 50": {"do_sample": True}}.items():
+        packed = latentpack.PackedCache(model.config)
         results = {}
-        caches = {
-            "plain": DynamicCache(config=model.config),
-            "packed": latentpack.PackedCache(model.config),
-        }
-        for kind, cache in caches.items():
+        for kind, cache in {"plain": DynamicCache(config=model.config), "packed": packed}.items():
             torch.manual_seed(0)
             began = time.perf_counter()
             out = model.generate(
@@ -170,7 +167,6 @@ def generation(name: str, model: Any, ids: torch.Tensor, tokens: int) -> Rows:
                 **options,
             )
             results[kind] = (out, tokens * len(ids) / (time.perf_counter() - began))
-        packed = caches["packed"]
         memory = packed.memory()
         packed.pack()
         rows.append(
@@ -211,8 +207,9 @@ def models(context: int) -> Iterator[tuple[str, Any, torch.Tensor]]:
         head_dim=64,
         max_position_embeddings=8192,
     )
-    model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
-    yield "random, 16 layers", model, torch.randint(0, 2048, (1, context))
+    large: Any = LlamaForCausalLM(config)
+    ids = torch.randint(0, 2048, (1, context))
+    yield "random, 16 layers", large.bfloat16().eval(), ids
 
 
 @click.command()

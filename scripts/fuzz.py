@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -147,21 +146,21 @@ def channels() -> Iterator[Seed]:
     from latentpack.kernels import rans
 
     rng = np.random.default_rng(3)
-    tables = TableSet.from_pmfs([rng.random(n) for n in (40, 90, 200)], [110, 20, 0])
-    classes = rng.integers(0, 3, 24).astype(np.uint8)
+    tables = TableSet.from_pmfs([rng.random(n) for n in (40, 90, 200)], [0, 20, 0])
     for width, lanes in itertools.product((1, 2, 4), (1, 16, 32)):
         x = np.frombuffer(rng.bytes(3 * 70 * 8 * width), f"u{width}").reshape(3, 70, 8)
-        parts = [(x.transpose(1, 0, 2), classes)] * 2
         layout = kernel.BYTE_PLANES if width == 1 else kernel.FLOAT
-        data = kernel.encode(tables, layout, parts, lanes=lanes)
+        classes = rng.integers(0, 3, 24 if width == 1 else 12).astype(np.uint8)
+        tops = np.full(0 if width == 1 else 24, 140, np.uint8)
+        part = kernel.Part(x.transpose(1, 0, 2), classes, tops)
+        data = kernel.encode(tables, layout, [part, part], lanes=lanes)
         for backend in rans.backends()[1:]:
 
             def decode(
-                block: Parts, x: Any = x, layout: int = layout, backend: str = backend
+                block: Parts, part: kernel.Part = part, layout: int = layout, backend: str = backend
             ) -> object:
-                out = [np.zeros_like(x) for _ in "kv"]
-                target = [(part.transpose(1, 0, 2), classes) for part in out]
-                kernel.decode(tables, layout, block[0], target, backend=backend)
+                out = [part._replace(elements=np.zeros_like(part.elements)) for _ in "kv"]
+                kernel.decode(tables, layout, block[0], out, backend=backend)
                 return out
 
             yield [data], decode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,8 @@ def load_model(dtype: torch.dtype) -> Any:
     except ImportError as error:
         print(f"no transformers ({error}): the rows of models are skipped", file=sys.stderr)
         return None
-    return LlamaForCausalLM.from_pretrained(MODEL, dtype=dtype).eval()
+    model: Any = LlamaForCausalLM.from_pretrained(MODEL, dtype=dtype)
+    return model.eval()
 
 
 def text(count: int) -> torch.Tensor:
@@ -132,7 +134,7 @@ def made(dtype: torch.dtype, tokens: int, layers: int = 8) -> Case:
 
 def _autoregressive(noise: torch.Tensor, coefficient: float) -> torch.Tensor:
     """x[t] = c x[t - 1] + sqrt(1 - c**2) noise[t], over the first dimension, in doubling steps."""
-    x = noise * (1 - coefficient**2) ** 0.5
+    x: torch.Tensor = noise * math.sqrt(1 - coefficient**2)
     step, factor = 1, coefficient
     while factor > 1e-6:
         x[step:] += factor * x[:-step].clone()

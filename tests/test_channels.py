@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentpack.kernels import channels, channels_ref, rans, rans_ref
-from latentpack.kernels.channels import BYTE_PLANES, FLOAT
+from latentpack.kernels.channels import BYTE_PLANES, FLOAT, Part
 from latentpack.kernels.errors import BitstreamError
 from latentpack.kernels.rans_ref import Tables
 
@@ -23,42 +23,60 @@ def some_tables(rng, rows):
     return Tables(12, offsets, [len(row) for row in freqs], np.concatenate(freqs))
 
 
-def some_part(rng, tables, dtype, shape, strided):
-    """Elements whose first bytes are mostly codable; in any strides but the last."""
+def some_part(rng, tables, layout, dtype, shape, strided):
+    """Elements whose symbols are mostly codable; in any strides but the last."""
     rows, groups, width = shape
     bits = dtype(0).itemsize * 8
     stored = (groups, rows, width) if strided else shape
-    high = rng.normal(60, 12, stored).clip(0, 255).astype(np.uint64)
-    x = (high << bits - 9 if bits > 8 else high >> 1) | rng.integers(
-        0, 1 << bits - 8, stored
-    ).astype(np.uint64)
+    high = rng.normal(60, 12 if layout == BYTE_PLANES else 2, stored).clip(0, 255).astype(np.uint64)
+    low = rng.integers(0, 1 << bits - 8, stored).astype(np.uint64)
+    x = (high << bits - 9 if bits > 8 else high >> 1) | low
     x |= rng.integers(0, 2, stored).astype(np.uint64) << bits - 1
     x = x.astype(dtype)
-    classes = rng.integers(0, len(tables), groups * width).astype(np.uint8)
-    return (x.transpose(1, 0, 2) if strided else x), classes
+    channels = groups * width
+    classes = rng.integers(0, len(tables), channels_ref.symbols_in(channels, layout))
+    tops = rng.integers(60, 70, channels if layout == FLOAT else 0)
+    x = x.transpose(1, 0, 2) if strided else x
+    return Part(x, classes.astype(np.uint8), tops.astype(np.uint8))
 
 
 def empty_like(parts):
-    """Arrays to decode into, in memory a group after the other."""
+    """Parts to decode into, in memory a group after the other."""
     return [
-        (np.zeros(x.transpose(1, 0, 2).shape, x.dtype).transpose(1, 0, 2), classes)
-        for x, classes in parts
+        part._replace(elements=np.zeros(x.transpose(1, 0, 2).shape, x.dtype).transpose(1, 0, 2))
+        for part in parts
+        for x in part[:1]
     ]
 
 
+def assert_same(parts, got):
+    for a, b in zip(parts, got, strict=True):
+        assert np.array_equal(a.elements, b.elements)
+
+
 def test_a_hand_made_block():
-    """Two tokens of one channel, bf16: the rests first, then the stream of two exponents."""
-    tables = Tables(1, [127], [2], [1, 1])  # exponent 127 or an escape, a bit each
-    x = np.array([0x3F81, 0xBF82], np.uint16).reshape(2, 1, 1)  # exponents 127, signs + and -
-    data = channels_ref.encode(tables, FLOAT, [(x, np.zeros(1, np.uint8))])
-    assert data[:2] == bytes([0x01, 0x82])
+    """Two tokens of two channels, bf16: the rests first, then the stream of two symbols."""
+    # Distances 0 and 1 make 0x10; that, or an escape, a bit each.
+    tables = Tables(1, [0x10], [2], [1, 1])
+    x = np.array([0x3F81, 0xBF02, 0xBF83, 0x3F04], np.uint16).reshape(2, 1, 2)
+    part = Part(x, np.zeros(1, np.uint8), np.full(2, 127, np.uint8))  # exponents 127 and 126
+    data = channels_ref.encode(tables, FLOAT, [part])
+    assert data[:4] == bytes([0x01, 0x82, 0x83, 0x04])
     # From L = 2**16, twice x = x // 1 * 2 + x % 1 + 0.
-    assert data[2:] == bytes([0]) + (4 << 16).to_bytes(4, "little")
+    assert data[4:] == bytes([0]) + (4 << 16).to_bytes(4, "little")
+
+
+def test_symbols_of_exponents():
+    x = np.array([100, 99, 100 - 0x5A, 101, 100], np.uint16).reshape(1, 1, 5) << 7
+    symbols, (rest,) = channels_ref.symbols_of(x, FLOAT, np.full(5, 100, np.uint8))
+    # Distances (0, 1), (0x5A, 0xFF), and 0 alone.
+    assert symbols.view(np.uint16).tolist() == [0x0010, 0xF5FA, 0]
+    assert rest.tolist() == [0] * 5
 
 
 def test_rotation_makes_neighbours_of_both_signs():
     half = np.array([0x3C00, 0xBC00], np.uint16).reshape(2, 1, 1)  # 1.0 and -1.0 in fp16
-    symbols, (low,) = channels_ref.symbols_of(half, BYTE_PLANES)
+    symbols, (low,) = channels_ref.symbols_of(half, BYTE_PLANES, channels_ref.NO_TOPS)
     assert symbols.tolist() == [0x78, 0x79]
     assert low.tolist() == [0, 0]
 
@@ -72,13 +90,13 @@ def test_backends_agree(layout, dtype, seed):
     parts = []
     for _ in range(int(rng.integers(1, 3))):
         shape = rng.integers(0, 9, 3)
-        parts.append(some_part(rng, tables, dtype, shape, bool(rng.integers(2))))
+        parts.append(some_part(rng, tables, layout, dtype, shape, bool(rng.integers(2))))
     expected = channels.encode(tables, layout, parts, backend="ref")
     for backend in rans.backends():
         assert channels.encode(tables, layout, parts, backend=backend) == expected
         got = empty_like(parts)
         channels.decode(tables, layout, expected, got, backend=backend)
-        assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(parts, got, strict=True))
+        assert_same(parts, got)
 
 
 @pytest.mark.parametrize("backend", COMPILED)
@@ -89,52 +107,56 @@ def test_strips_larger_than_the_scratch(backend, layout, strided):
     rng = np.random.default_rng(1)
     tables = some_tables(rng, 4)
     for shape in ((300, 4, 33), (3, 2, 5000), (1, 1, 1), (16385, 1, 1)):
-        parts = [some_part(rng, tables, np.uint16, shape, strided) for _ in range(2)]
+        parts = [some_part(rng, tables, layout, np.uint16, shape, strided) for _ in range(2)]
         data = channels.encode(tables, layout, parts, backend=backend)
         got = empty_like(parts)
         channels.decode(tables, layout, data, got, backend=backend)
-        assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(parts, got, strict=True))
+        assert_same(parts, got)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16, 32])
 def test_any_lanes_decode(lanes):
     rng = np.random.default_rng(lanes)
     tables = some_tables(rng, 3)
-    parts = [some_part(rng, tables, np.uint16, (40, 2, 8), False)]
+    parts = [some_part(rng, tables, FLOAT, np.uint16, (40, 2, 8), False)]
     data = channels.encode(tables, FLOAT, parts, lanes=lanes)
     assert data == channels.encode(tables, FLOAT, parts, lanes=lanes, backend="ref")
     for backend in rans.backends():
         got = empty_like(parts)
         channels.decode(tables, FLOAT, data, got, backend=backend)
-        assert np.array_equal(got[0][0], parts[0][0])
+        assert_same(parts, got)
 
 
 @pytest.mark.parametrize("backend", rans.backends())
 def test_arguments(backend):
     rng = np.random.default_rng(0)
     tables = some_tables(rng, 2)
-    x, classes = some_part(rng, tables, np.uint16, (4, 2, 8), False)
+    part = some_part(rng, tables, FLOAT, np.uint16, (4, 2, 8), False)
+    x, classes, tops = part
 
-    def refuses(match, layout=FLOAT, parts=((x, classes),), **options):
+    def refuses(match, layout=FLOAT, parts=(part,), **options):
         with pytest.raises(ValueError, match=match) as caught:
             channels.encode(tables, layout, list(parts), backend=backend, **options)
         assert not isinstance(caught.value, BitstreamError)
 
     refuses("at least one part", parts=())
     refuses("do not fit layout", layout=7)
-    refuses("do not fit layout", parts=[(x.astype(np.uint8), classes)])
-    refuses("do not fit layout", parts=[(x.astype(np.int16), classes)])
-    refuses("3-D", parts=[(x[0], classes)])
-    refuses("3-D", parts=[(x, classes), (x.astype(np.uint32), classes)])
-    refuses("strided", parts=[(x[:, :, ::2], classes[:8])])
-    refuses("classes are", parts=[(x, classes[:-1])])
-    refuses("class is outside", parts=[(x, classes + 9)])
+    refuses("do not fit layout", parts=[part._replace(elements=x.astype(np.uint8))])
+    refuses("do not fit layout", parts=[part._replace(elements=x.astype(np.int16))])
+    refuses("3-D", parts=[part._replace(elements=x[0])])
+    refuses("3-D", parts=[part, part._replace(elements=x.astype(np.uint32))])
+    refuses("strided", parts=[Part(x[:, :, ::2], classes[:4], tops[:8])])
+    refuses("classes are", parts=[part._replace(classes=classes[:-1])])
+    refuses("tops are", parts=[part._replace(tops=tops[:-1])])
+    refuses("tops are", layout=BYTE_PLANES, parts=[Part(x, np.tile(classes, 2), tops)])
+    wrong = part._replace(classes=classes + 9)
+    refuses("class is outside", parts=[wrong])
     refuses("lanes is 3", lanes=3)
-    data = channels.encode(tables, FLOAT, [(x, classes)])
+    data = channels.encode(tables, FLOAT, [part])
     with pytest.raises(ValueError, match="class is outside"):
-        channels.decode(tables, FLOAT, data, [(x.copy(), classes + 9)], backend=backend)
+        channels.decode(tables, FLOAT, data, empty_like([wrong]), backend=backend)
     with pytest.raises(ValueError, match="backend is 'gpu'"):
-        channels.encode(tables, FLOAT, [(x, classes)], backend="gpu")
+        channels.encode(tables, FLOAT, [part], backend="gpu")
 
 
 @pytest.mark.parametrize("backend", rans.backends())
@@ -145,7 +167,7 @@ def test_damage(backend):
     """
     rng = np.random.default_rng(3)
     tables = some_tables(rng, 3)
-    parts = [some_part(rng, tables, np.uint16, (20, 2, 8), False)]
+    parts = [some_part(rng, tables, FLOAT, np.uint16, (20, 2, 8), False)]
     data = channels.encode(tables, FLOAT, parts)
     for size in range(len(data)):
         with pytest.raises(BitstreamError):
@@ -167,7 +189,7 @@ def test_damage(backend):
 def test_random_bytes_never_crash(backend):
     rng = np.random.default_rng(4)
     tables = some_tables(rng, 3)
-    parts = [some_part(rng, tables, np.uint16, (20, 2, 8), False)]
+    parts = [some_part(rng, tables, FLOAT, np.uint16, (20, 2, 8), False)]
     for _ in range(2000):
         data = rng.integers(0, 256, int(rng.integers(0, 900)), np.uint8)
         data[320:321] = rng.integers(0, 6)

@@ -209,8 +209,7 @@ def _places(
     tokens = np.repeat([head.tokens_of(p) for p in range(head.pages)], head.layers)
     raw = tokens * head.token_bytes
     # Every symbol takes some part of a bit, so that a small block never stands for much memory.
-    symbols = raw // head.dtype.itemsize
-    least = raw - symbols + (symbols * tables.least_bits / 8 if tables else 0) - 8
+    least = np.floor(tokens * tables.least_bytes) - 8 if tables else 0
     if np.any(sizes > raw) or np.any(sizes < least):
         raise BitstreamError("a block is longer than its elements, or too short for them")
     return (ends - -(-sizes // 16) * 16).tolist(), sizes.tolist()

@@ -21,7 +21,8 @@ import xxhash
 
 from ...entropy.tables import TableSet
 from ...kernels import channels
-from ...kernels.channels_ref import symbols_of
+from ...kernels.channels import FLOAT
+from ...kernels.channels_ref import NO_TOPS, symbols_in, symbols_of
 from ...kernels.errors import BitstreamError
 from .dtypes import IDS, dtype_of
 
@@ -32,9 +33,10 @@ _START = struct.Struct("<5sBBI")  # signature, dtype, tensors, layers
 _SIZES = struct.Struct("<II")  # heads, dim
 
 Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
 Sample = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
-# What a symbol is: the exponent of bf16 and fp32; the first byte of the others, which also holds
+# What a symbol is: two exponents of bf16 or fp32; the first byte of the others, which also holds
 # the sign and some bits of the mantissa.
 LAYOUTS = {
     torch.bfloat16: channels.FLOAT,
@@ -51,13 +53,16 @@ _SIGNED = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
 class KVTables:
-    """The classes of all channels of a model's cache, and a table for each class.
+    """What is known of all channels of a model's cache, and a table for each class of symbols.
 
     Attributes:
         dtype: of the elements: bfloat16, float16, float32, float8_e4m3fn or float8_e5m2.
         sizes: (kv_heads, head_dim) of the keys and of the values; one pair where the cache is
             one tensor, such as the fused latents of multi-head latent attention.
-        classes: for each of these tensors uint8 [layers, kv_heads * head_dim].
+        classes: for each of these tensors uint8 [layers, symbols of a token]: two channels make
+            a symbol of bfloat16 and float32, one of the others.
+        tops: for each tensor uint8 [layers, channels], exponents seldom exceeded; [layers, 0]
+            where a symbol is no exponent.
         rows: the table of each class.
         digest: 8 bytes that name these tables.
     """
@@ -66,30 +71,33 @@ class KVTables:
         self,
         dtype: torch.dtype,
         sizes: Sequence[tuple[int, int]],
-        classes: Sequence[npt.NDArray[np.uint8]],
+        classes: Sequence[Bytes],
+        tops: Sequence[Bytes],
         rows: TableSet,
     ) -> None:
         """Check and keep; ValueError where something does not fit."""
         if dtype not in LAYOUTS:
             raise ValueError(f"dtype is {dtype}, expected one of {', '.join(map(str, LAYOUTS))}")
-        if not 1 <= len(sizes) <= 2 or len(classes) != len(sizes):
-            raise ValueError(f"{len(sizes)} sizes and {len(classes)} classes, expected one or two")
+        if not 1 <= len(sizes) <= 2:
+            raise ValueError(f"{len(sizes)} tensors, expected one or two")
         self.dtype = dtype
+        self.layout = LAYOUTS[dtype]
         self.sizes = tuple((int(heads), int(dim)) for heads, dim in sizes)
         self.classes = tuple(np.ascontiguousarray(part, np.uint8) for part in classes)
+        self.tops = tuple(np.ascontiguousarray(part, np.uint8) for part in tops)
         self.rows = rows
         self.layers = len(self.classes[0])
-        for (heads, dim), part in zip(self.sizes, self.classes, strict=True):
-            if part.shape != (self.layers, heads * dim) or part.size == 0:
-                raise ValueError(
-                    f"classes are {part.shape}, expected ({self.layers}, {heads * dim})"
-                )
-            if int(part.max()) >= len(rows):
-                raise ValueError(f"class {part.max()} is outside the {len(rows)} tables")
+        known = zip(self.sizes, self.classes, self.tops, strict=True)
+        for (heads, dim), found, top in known:
+            symbols, channels = known_of(heads * dim, self.layout)
+            wanted = (self.layers, symbols), (self.layers, channels)
+            if (found.shape, top.shape) != wanted or found.size == 0:
+                raise ValueError(f"classes and tops are {found.shape} {top.shape}, not {wanted}")
+            if int(found.max()) >= len(rows):
+                raise ValueError(f"class {found.max()} is outside the {len(rows)} tables")
         if not rows.lengths.all():
             raise ValueError("a class has an empty table")
-        body = self._body()
-        self.digest = xxhash.xxh3_64_intdigest(body).to_bytes(DIGEST_BYTES, "little")
+        self.digest = digest_of(self._body())
 
     def __repr__(self) -> str:
         """Name, dtype and sizes."""
@@ -111,14 +119,17 @@ class KVTables:
         return type(self).from_bytes, (self.to_bytes(),)
 
     @property
+    def least_bytes(self) -> float:
+        """What the block of a token takes at least, without the head of its stream."""
+        channels = sum(heads * dim for heads, dim in self.sizes)
+        symbols = sum(part.shape[1] for part in self.classes)
+        bits = self.rows.precision - float(np.log2(self.rows.freqs.max()))
+        return channels * (self.dtype.itemsize - 1) + symbols * bits / 8
+
+    @property
     def token_bytes(self) -> int:
         """Bytes of the elements of one token in one layer."""
         return sum(heads * dim for heads, dim in self.sizes) * self.dtype.itemsize
-
-    @property
-    def least_bits(self) -> float:
-        """What the most frequent symbol of all costs."""
-        return self.rows.precision - float(np.log2(self.rows.freqs.max()))
 
     def encode_block(self, layer: int, arrays: Sequence[Array]) -> bytes:
         """Code tokens of one layer: arrays [tokens, heads, dim] as of `as_array`.
@@ -126,7 +137,7 @@ class KVTables:
         Returns:
             A block (FORMAT.md, section 12.3): the elements themselves where coding does not pay.
         """
-        coded = channels.encode(self.rows, LAYOUTS[self.dtype], self._parts(layer, arrays))
+        coded = channels.encode(self.rows, self.layout, self._parts(layer, arrays))
         if len(coded) >= sum(x.nbytes for x in arrays):
             coded = b"".join(x.tobytes() for x in arrays)
         return coded
@@ -135,21 +146,21 @@ class KVTables:
         """Fill arrays with the tokens of a block; BitstreamError where it is damaged."""
         if len(block) < sum(x.nbytes for x in arrays):
             parts = self._parts(layer, arrays)
-            return channels.decode(self.rows, LAYOUTS[self.dtype], block, parts)
+            return channels.decode(self.rows, self.layout, block, parts)
         at = 0
         for x in arrays:
             x[...] = np.frombuffer(block, x.dtype, x.size, at).reshape(x.shape)
             at += x.nbytes
 
     def _parts(self, layer: int, arrays: Sequence[Array]) -> list[channels.Part]:
-        return [(x, part[layer]) for x, part in zip(arrays, self.classes, strict=True)]
+        known = zip(arrays, self.classes, self.tops, strict=True)
+        return [channels.Part(x, classes[layer], tops[layer]) for x, classes, tops in known]
 
     def _body(self) -> bytes:
         start = _START.pack(SIGNATURE, IDS[self.dtype], len(self.sizes), self.layers)
         sizes = [_SIZES.pack(*pair) for pair in self.sizes]
-        return b"".join(
-            [start, *sizes, *(part.tobytes() for part in self.classes), self.rows.to_bytes()]
-        )
+        known = [part.tobytes() for part in (*self.classes, *self.tops)]
+        return b"".join([start, *sizes, *known, self.rows.to_bytes()])
 
     def to_bytes(self) -> bytes:
         """The tables as a file's bytes; the last eight are the digest."""
@@ -162,7 +173,7 @@ class KVTables:
         body, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
         if not data.startswith(SIGNATURE):
             raise BitstreamError(f"not a file of key-value tables: it starts with {data[:5].hex()}")
-        if xxhash.xxh3_64_intdigest(body).to_bytes(DIGEST_BYTES, "little") != digest:
+        if digest_of(body) != digest:
             raise BitstreamError("the file of key-value tables is damaged or cut")
         try:
             return cls(*_fields(body))
@@ -170,19 +181,32 @@ class KVTables:
             raise BitstreamError(f"the key-value tables are illegal: {error}") from None
 
 
-def _fields(body: bytes) -> tuple[torch.dtype, list[tuple[int, int]], list[Array], TableSet]:
-    _, dtype, tensors, layers = _START.unpack_from(body)
-    at = _START.size
-    sizes = [_SIZES.unpack_from(body, at + i * _SIZES.size) for i in range(tensors)]
-    at += tensors * _SIZES.size
-    classes = []
-    for heads, dim in sizes:
-        count = layers * heads * dim
-        if count > len(body):
-            raise BitstreamError(f"{count} classes in {len(body)} bytes")
-        classes.append(np.frombuffer(body, np.uint8, count, at).reshape(layers, heads * dim))
-        at += count
-    return dtype_of(dtype), sizes, classes, TableSet.from_bytes(body[at:])
+def digest_of(body: bytes) -> bytes:
+    """XXH3-64, little-endian."""
+    return xxhash.xxh3_64_intdigest(body).to_bytes(DIGEST_BYTES, "little")
+
+
+def known_of(channels: int, layout: int) -> tuple[int, int]:
+    """How many classes and tops a layer has."""
+    return symbols_in(channels, layout), channels if layout == FLOAT else 0
+
+
+def _fields(body: bytes) -> tuple[torch.dtype, list[Any], list[Bytes], list[Bytes], TableSet]:
+    _, number, tensors, layers = _START.unpack_from(body)
+    dtype = dtype_of(number)
+    at = _START.size + tensors * _SIZES.size
+    sizes = list(_SIZES.iter_unpack(body[_START.size : at]))
+    if dtype not in LAYOUTS or len(sizes) != tensors:
+        raise BitstreamError(f"{len(sizes)} sizes of {tensors} tensors of {dtype}")
+    counts = [known_of(heads * dim, LAYOUTS[dtype]) for heads, dim in sizes]
+    known = []
+    for count in [classes for classes, _ in counts] + [tops for _, tops in counts]:
+        if layers * count > len(body) - at:
+            raise BitstreamError(f"{layers * count} channels in {len(body)} bytes")
+        part = np.frombuffer(body, np.uint8, layers * count, at)
+        known.append(part.reshape(layers, count))
+        at += part.size
+    return dtype, sizes, known[:tensors], known[tensors:], TableSet.from_bytes(body[at:])
 
 
 def as_array(tensor: torch.Tensor) -> Array:
@@ -218,63 +242,78 @@ def calibrate(samples: Iterable[Sample], classes: int = 32) -> KVTables:
     """
     if not 1 <= classes <= MAX_CLASSES:
         raise ValueError(f"classes is {classes}, expected 1 to {MAX_CLASSES}")
-    counts: list[Array] = []
-    dtype: torch.dtype | None = None
-    sizes: list[tuple[int, int]] = []
-    for sample in samples:
-        tensors = [sample] if isinstance(sample, torch.Tensor) else list(sample)
-        tensors = [x[None] if x.ndim == 3 else x for x in tensors]
-        if dtype is None:
-            dtype = tensors[0].dtype
-            sizes = [(x.shape[-2], x.shape[-1]) for x in tensors]
-            counts = [
-                np.zeros((len(x), h * d, 256), np.int64)
-                for x, (h, d) in zip(tensors, sizes, strict=True)
-            ]
-        _check_sample(tensors, dtype, sizes, len(counts[0]))
-        for x, count in zip(tensors, counts, strict=True):
-            _count(as_array(x), LAYOUTS[dtype], count)
-    if dtype is None or not counts[0].any():
-        raise ValueError("calibrate needs samples with at least one token")
+    tensors = _checked([[x] if isinstance(x, torch.Tensor) else list(x) for x in samples])
+    dtype = tensors[0][0].dtype
+    layout = LAYOUTS[dtype]
+    tops, counts = [], []
+    for which in range(len(tensors[0])):
+        arrays = [as_array(sample[which]) for sample in tensors]
+        tops.append(_tops(arrays, layout))
+        counts.append(_count(arrays, layout, tops[-1]))
     flat = np.concatenate([count.reshape(-1, 256) for count in counts])
-    labels = _cluster(flat.astype(np.float32), classes)
-    used, labels = np.unique(labels, return_inverse=True)
+    used, labels = np.unique(_cluster(flat.astype(np.float32), classes), return_inverse=True)
     totals = np.zeros((len(used), 256))
     np.add.at(totals, labels, flat)
     rows = [_row(total) for total in totals]
-    parts = np.split(labels.astype(np.uint8), np.cumsum([c.shape[0] * c.shape[1] for c in counts]))
+    ends = np.cumsum([count.shape[0] * count.shape[1] for count in counts])
+    parts = np.split(labels.astype(np.uint8), ends[:-1])
     return KVTables(
         dtype,
-        sizes,
-        [part.reshape(count.shape[:2]) for part, count in zip(parts, counts, strict=False)],
+        [(x.shape[2], x.shape[3]) for x in tensors[0]],
+        [part.reshape(count.shape[:2]) for part, count in zip(parts, counts, strict=True)],
+        tops,
         TableSet.from_pmfs([pmf for pmf, _ in rows], [offset for _, offset in rows]),
     )
 
 
-def _check_sample(
-    tensors: list[torch.Tensor], dtype: torch.dtype, sizes: list[tuple[int, int]], layers: int
-) -> None:
-    if dtype not in LAYOUTS:
-        raise ValueError(f"a sample is {dtype}, expected one of {', '.join(map(str, LAYOUTS))}")
-    if len(tensors) != len(sizes) or len(tensors) > 2:
-        raise ValueError(f"a sample has {len(tensors)} tensors, expected 1, or 2, as the first has")
-    for x, (heads, dim) in zip(tensors, sizes, strict=True):
-        wanted = (layers, tensors[0].shape[1] if x.ndim == 4 else 0, heads, dim)
-        if x.dtype != dtype or tuple(x.shape) != wanted:
-            raise ValueError(f"a sample is {x.dtype} {tuple(x.shape)}, expected {dtype} {wanted}")
+def _checked(samples: list[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """The samples [layers, tokens, heads, dim], which must be alike."""
+    samples = [[x[None] if x.ndim == 3 else x for x in sample] for sample in samples]
+    if not samples or not any(sample[0].numel() for sample in samples):
+        raise ValueError("calibrate needs samples with at least one token")
+    first = samples[0]
+    if first[0].dtype not in LAYOUTS:
+        raise ValueError(f"a sample is {first[0].dtype}, expected {', '.join(map(str, LAYOUTS))}")
+    for sample in samples:
+        if len(sample) != len(first) or len(sample) > 2:
+            raise ValueError(f"a sample has {len(sample)} tensors, expected one or two, as all")
+        for x, like in zip(sample, first, strict=True):
+            wanted = (len(first[0]), sample[0].shape[1], *like.shape[-2:])
+            if x.dtype != first[0].dtype or tuple(x.shape) != wanted:
+                raise ValueError(
+                    f"a sample is {x.dtype} {tuple(x.shape)}, expected {first[0].dtype} {wanted}"
+                )
+    return samples
 
 
-def _count(x: Array, layout: int, counts: Array) -> None:
-    """Add the symbols of x [layers, tokens, heads, dim] to counts [layers, channels, 256]."""
-    channel = np.arange(counts.shape[1]) * 256
-    for layer, count in zip(x, counts, strict=True):
-        symbols = symbols_of(layer, layout)[0].reshape(len(layer), counts.shape[1])
-        bins = (symbols + channel).reshape(-1)
-        count += np.bincount(bins, minlength=count.size).reshape(count.shape)
+def _tops(arrays: list[Array], layout: int) -> Bytes:
+    """Of each channel the exponent that is exceeded once in _ENTRIES, or not at all."""
+    layers, _, heads, dim = arrays[0].shape
+    if layout != FLOAT:
+        return np.zeros((layers, 0), np.uint8)
+    shift = 8 * arrays[0].itemsize - 9
+    exponents = [(x >> shift & 255).astype(np.uint8).swapaxes(0, 1) for x in arrays]
+    ordered = np.sort(np.concatenate(exponents), axis=0)
+    tops: Bytes = ordered[-1 - len(ordered) // _ENTRIES].reshape(layers, heads * dim)
+    return tops
+
+
+def _count(arrays: list[Array], layout: int, tops: Bytes) -> Array:
+    """How often each symbol occurs [layers, symbols of a token, 256]; the last with all above."""
+    layers, _, heads, dim = arrays[0].shape
+    counts = np.zeros((layers, symbols_in(heads * dim, layout), 256), np.int64)
+    place = np.arange(counts.shape[1]) * 256
+    for x in arrays:
+        for layer, top, count in zip(x, tops, counts, strict=True):
+            symbols, _ = symbols_of(layer, layout, top if layout == FLOAT else NO_TOPS)
+            bytes_of = np.minimum(symbols.view(np.uint16), 255).reshape(len(layer), len(count))
+            bins = (bytes_of + place).reshape(-1)
+            count += np.bincount(bins, minlength=count.size).reshape(count.shape)
+    return counts
 
 
 def _cluster(counts: npt.NDArray[np.float32], classes: int) -> npt.NDArray[np.int64]:
-    """The class of each row of counts [channels, 256]."""
+    """The class of each row of counts [n, 256]."""
     total = counts.sum(1)
     means = counts @ np.arange(256, dtype=np.float32) / np.maximum(total, 1)
     labels = np.empty(len(counts), np.int64)
