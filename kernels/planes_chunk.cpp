@@ -147,9 +147,13 @@ void ChunkCoder::look_at_exponents() {
 }
 
 uint8_t ChunkCoder::sampled_top() const {
-  // Fetched before any is looked at: they lie far apart, and may all be on their way at once.
   uint8_t sample[kTopSample * 4], planes[4][kTopSample];
   const size_t width = coding_.width;
+  // They lie far apart, and may all be on their way at once.
+  sample_blocks(n_, kTopSample, [&](size_t first, size_t count) {
+    for (size_t byte = 0; byte < count * width; byte += kLine)
+      __builtin_prefetch(elements_ + first * width + byte);
+  });
   size_t n = 0;
   sample_blocks(n_, kTopSample, [&](size_t first, size_t count) {
     std::memcpy(sample + n * width, elements_ + first * width, count * width);
@@ -371,13 +375,12 @@ size_t ChunkCoder::fixed_bytes(const PlaneWork& work) const {
   return work.record.mode == kRaw ? m_ : work.record.mode == kWindow ? (m_ + 1) / 2 : 0;
 }
 
-void ChunkCoder::seal(ChunkRecord& record, uint8_t* to, bool past_caches, Ahead ahead) {
+void ChunkCoder::seal(ChunkRecord& record, uint8_t* to, bool past_caches) {
   if (record.form == kFormConst) return;
   const uint8_t* from = record.form == kFormRaw ? elements_ : assemble(record.size);
   // Copied block by block, before its part of the checksum is taken: from then on it is near.
   size_t done = 0;
   const auto copy_up_to = [&](size_t end) {
-    for (size_t i = done; i < end; i += kAsked / 2) ask(ahead);
     if (past_caches) {
       if (done == 0) {
         done = std::min(end, -reinterpret_cast<uintptr_t>(to) % kLine);

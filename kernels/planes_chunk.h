@@ -51,7 +51,7 @@ class ChunkCoder {
   // Says how many bytes the chunk takes; `last` chunks are not padded.
   void finish(ChunkRecord&, bool last);
   // Puts the chunk together at `to` and takes its checksum.
-  void seal(ChunkRecord&, uint8_t* to, bool past_caches, Ahead);
+  void seal(ChunkRecord&, uint8_t* to, bool past_caches);
 
  private:
   void look_at_exponents();

@@ -91,8 +91,7 @@ class Encoder {
       coders[c - first].prepare();
       coders[c - first].collect(streams);
     }
-    // While streams are coded, or else while chunks are copied, the next ones are fetched.
-    const bool busy = !streams.empty();
+    // While streams are coded, the next chunks are fetched.
     for (size_t k = 0; k < std::min<size_t>(kTogether, streams.size()); ++k)
       streams[k]->ahead = next_after(first + k);
     run_steps(loops_, streams);
@@ -106,8 +105,7 @@ class Encoder {
     placing_.pass(last);
     const bool past_caches = n_ * coding_.width > kCacheBytes;
     for (size_t c = first; c < last; ++c)
-      coders[c - first].seal(records[c], out_ + records[c].start, past_caches,
-                             busy ? Ahead{} : next_after(c));
+      coders[c - first].seal(records[c], out_ + records[c].start, past_caches);
   }
 
   void look(ChunkCoder& coder, size_t c) {

@@ -172,6 +172,18 @@ __attribute__((target("avx512f"))) inline void stripes_avx512(uint64_t* acc,
   }
   _mm512_storeu_si512(acc, _mm512_add_epi64(a, b));
 }
+// A whole block: its stripes and the scrambling after them.
+__attribute__((target("avx512f"))) inline void block_avx512(uint64_t* acc,
+                                                            const unsigned char* in) {
+  stripes_avx512(acc, in, STRIPES_PER_BLOCK, SECRET);
+  __m512i a = _mm512_loadu_si512(acc);
+  const __m512i secret = _mm512_loadu_si512(SECRET + SECRET_BYTES - STRIPE);
+  const __m512i prime = _mm512_set1_epi64(PRIME32_1);
+  a = _mm512_xor_si512(a, _mm512_xor_si512(_mm512_srli_epi64(a, 47), secret));
+  const __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), prime);
+  a = _mm512_add_epi64(_mm512_mul_epu32(a, prime), _mm512_slli_epi64(high, 32));
+  _mm512_storeu_si512(acc, a);
+}
 #endif
 
 inline void stripes(uint64_t* acc, const unsigned char* in, size_t count,
@@ -184,6 +196,14 @@ inline void stripes(uint64_t* acc, const unsigned char* in, size_t count,
   stripes_scalar(acc, in, count, secret);
 }
 
+inline void block(uint64_t* acc, const unsigned char* in, Isa isa) {
+#if LATENTPACK_X86
+  if (isa >= Isa::kAvx512) return block_avx512(acc, in);
+#endif
+  stripes(acc, in, STRIPES_PER_BLOCK, SECRET, isa);
+  scramble(acc);
+}
+
 // `before(end)` is called before bytes up to `end` are read, block by block.
 template <typename Before>
 uint64_t hash_long(const unsigned char* in, size_t n, Isa isa, const Before& before) {
@@ -192,8 +212,7 @@ uint64_t hash_long(const unsigned char* in, size_t n, Isa isa, const Before& bef
   const size_t blocks = (n - 1) / BLOCK;
   for (size_t b = 0; b < blocks; ++b) {
     before((b + 1) * BLOCK);
-    stripes(acc, in + b * BLOCK, STRIPES_PER_BLOCK, SECRET, isa);
-    scramble(acc);
+    block(acc, in + b * BLOCK, isa);
   }
   const size_t rest = (n - 1 - blocks * BLOCK) / STRIPE;
   stripes(acc, in + blocks * BLOCK, rest, SECRET, isa);
