@@ -5,6 +5,8 @@
 // do not depend on the number of threads: the choice of tables, and the taking of a place.
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 
 #include "planes_chunk.h"
@@ -12,25 +14,35 @@
 namespace latentpack::planes {
 namespace {
 
-// Lets group after group of chunks through, in order. Waiting is short: a thread comes back when
-// the others have done about as much as itself.
+// Lets group after group of chunks through, in order. The wait is short where every thread has a
+// core: each comes back when the others have done about as much. Where not, waiters sleep.
 class Turn {
  public:
-  void wait(size_t first) const {
-    for (int tries = 0; next_.load(std::memory_order_acquire) != first; ++tries)
-      if (tries > kTries) std::this_thread::yield();
-      else pause();
+  void wait(size_t first) {
+    for (int tries = 0; tries < kTries; ++tries) {
+      if (next_.load(std::memory_order_acquire) == first) return;
+#if LATENTPACK_X86
+      __builtin_ia32_pause();
+#endif
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++sleepers_;
+    changed_.wait(lock, [&] { return next_.load() == first; });
+    --sleepers_;
   }
-  void pass(size_t next) { next_.store(next, std::memory_order_release); }
+  void pass(size_t next) {
+    next_.store(next);
+    if (sleepers_.load() == 0) return;  // who comes now sees `next`
+    const std::lock_guard<std::mutex> lock(mutex_);
+    changed_.notify_all();
+  }
 
  private:
-  static constexpr int kTries = 1000;
-  static void pause() {
-#if LATENTPACK_X86
-    __builtin_ia32_pause();
-#endif
-  }
+  static constexpr int kTries = 200;
   std::atomic<size_t> next_{0};
+  std::atomic<int> sleepers_{0};
+  std::mutex mutex_;
+  std::condition_variable changed_;
 };
 
 // Whole steps of streams of any lengths, kTogether at once.
