@@ -199,14 +199,6 @@ PLANES_TARGET __attribute__((always_inline)) inline __m512i pair_up(__m512i a, _
 
 constexpr size_t kTurn = 128;  // elements of a turn of these loops
 
-// Elements are asked for so many bytes before they are read: the processor itself asks too late.
-constexpr size_t kBefore = 8192;
-PLANES_TARGET __attribute__((always_inline)) inline void ask_before(const uint8_t* at,
-                                                                    size_t bytes) {
-  for (size_t i = 0; i < bytes; i += kLine)
-    _mm_prefetch(reinterpret_cast<const char*>(at + kBefore + i), _MM_HINT_NTA);
-}
-
 PLANES_TARGET size_t window_of_bf16(const uint8_t* x, size_t n, uint8_t top, uint8_t* pairs,
                                     uint8_t* rests, uint16_t* outside, size_t limit) {
   const __m512i even = every(2, 64), odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));

@@ -64,6 +64,16 @@ PLANES_TARGET inline void split_nibbles(const uint8_t* x, size_t n, uint8_t* e, 
     for (size_t i = 0; i < n; ++i) planes[p][i] = x[width * i + (width - 1 - p)];
 }
 
+// Elements are asked for so many bytes before they are read: the processor itself asks too late.
+constexpr size_t kBefore = 8192;
+[[maybe_unused]] inline void ask_before(const uint8_t* at, size_t bytes) {
+#if defined(__GNUC__)
+  for (size_t i = 0; i < bytes; i += kLine) __builtin_prefetch(at + kBefore + i, 0, 0);
+#else
+  (void)at, (void)bytes;
+#endif
+}
+
 // `split_window` for elements [first, last); `found` positions are there already.
 PLANES_TARGET inline size_t split_window_from(const uint8_t* x, size_t first, size_t last,
                                               int width, uint8_t top, uint8_t* pairs,
@@ -73,6 +83,7 @@ PLANES_TARGET inline size_t split_window_from(const uint8_t* x, size_t first, si
   uint8_t exponents[kPiece], nibbles[kPiece];
   for (; first < last; first += kPiece) {
     const size_t n = std::min(kPiece, last - first);
+    ask_before(x + width * first, width * n);
     if (width == 2) {
       split_float2(x + 2 * first, n, exponents, planes[1] + first);
     } else {
