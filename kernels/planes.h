@@ -279,19 +279,38 @@ inline void ask(Ahead& ahead) {
   ahead.at += 128;
 }
 
+// What becomes of the symbols of plane 0. kApart: a plane, in its buffer. The others: elements,
+// joined at once with planes that are stored as they are.
+enum Joint {
+  kApart,
+  kJoinNone,     // width 1: symbols are elements
+  kJoinBytes2,   // layout BYTES, width 2
+  kJoinFloat2,   // pairs of exponents
+  kJoinFloat4,
+  kJoinNibbles,
+};
+
+// Elements of a symbol, and bytes of each stored plane beside it.
+inline int elements_of(int joint) { return joint >= kJoinFloat2 ? 2 : 1; }
+inline int stored_of(int joint) { return joint == kJoinFloat2 || joint == kJoinFloat4 ? 2 : 1; }
+
+// Where the symbols of a stream go, and what they meet there.
+struct Target {
+  uint8_t* out;
+  const uint8_t* stored[3];  // planes 1 and so on
+  uint8_t top;               // of the window, where symbols are pairs of exponents
+};
+
 // Loops of the decoder, once per instruction set. Arrays may lie anywhere; n counts elements.
 struct Loops {
   void (*join)(const uint8_t* const* planes, size_t n, int width, int layout, uint8_t* elements);
   // Exponents of m window nibbles.
   void (*from_nibbles)(const uint8_t* pairs, size_t m, uint8_t top, uint8_t* exponents);
-  // Whole steps of 32 lanes of `count` streams at once (at most kTogether), symbols to out[k]:
-  // while a stream has 64 readable bytes before its limit. done[k] says how many were done.
-  void (*decode_steps)(Stream* const* streams, const Table* const* tables, uint8_t* const* out,
-                       int count, size_t steps, size_t* done);
-  // The same for exponent pairs of bf16 chunks, joined with their rests straight into out[k].
-  void (*decode_bf16)(Stream* const* streams, const Table* const* tables, const uint8_t* tops,
-                      const uint8_t* const* rests, uint8_t* const* out, int count, size_t steps,
-                      bool past_caches, size_t* done);
+  // Whole steps of 32 lanes of `count` streams at once (at most kTogether), while each stream has
+  // 64 readable bytes before its limit. done[k] says how many were done.
+  void (*decode_steps)(int joint, Stream* const* streams, const Table* const* tables,
+                       const Target* targets, int count, size_t steps, bool past_caches,
+                       size_t* done);
   // n elements of a bf16 chunk, n a multiple of 64, from window nibbles and rests.
   void (*join_window)(const uint8_t* pairs, const uint8_t* rests, uint8_t top, size_t n,
                       uint8_t* out, bool past_caches, Ahead);

@@ -94,17 +94,6 @@ PLANES_TARGET __attribute__((always_inline)) inline size_t run_steps(Stream* con
   return done;
 }
 
-template <int K>
-PLANES_TARGET size_t decode_symbols(Stream* const* streams, const Table* const* tables,
-                                    uint8_t* const* out, size_t steps) {
-  const auto emit = [&](int k, size_t step, int half, __m512i entry)
-                        PLANES_TARGET __attribute__((always_inline)) {
-    const __m128i symbols = _mm512_cvtepi32_epi8(_mm512_srli_epi32(entry, 24));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[k] + 32 * step + 16 * half), symbols);
-  };
-  return run_steps<K>(streams, tables, steps, emit);
-}
-
 // The exponents of a window in their place in a bf16, by nibble. Twice: the bit above a nibble is
 // not cleared before it is looked up.
 PLANES_TARGET inline __m512i load_window(uint8_t top) {
@@ -114,11 +103,21 @@ PLANES_TARGET inline __m512i load_window(uint8_t top) {
   return _mm512_loadu_si512(shifted);
 }
 
-// 32 bf16 from 16 pairs in the top bytes of `entry` and 32 rests.
 template <bool kStream>
-PLANES_TARGET __attribute__((always_inline)) inline void join32(__m512i entry, __m512i window,
-                                                                const uint8_t* rests,
-                                                                uint8_t* out) {
+PLANES_TARGET __attribute__((always_inline)) inline void put(uint8_t* out, __m512i value) {
+  if (kStream) _mm512_stream_si512(reinterpret_cast<__m512i*>(out), value);
+  else _mm512_storeu_si512(out, value);
+}
+
+template <bool kStream>
+PLANES_TARGET __attribute__((always_inline)) inline void put(uint8_t* out, __m256i value) {
+  if (kStream) _mm256_stream_si256(reinterpret_cast<__m256i*>(out), value);
+  else _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), value);
+}
+
+// 32 bf16 from 16 pairs in the top bytes of `entry` and 32 rests.
+PLANES_TARGET __attribute__((always_inline)) inline __m512i join32(__m512i entry, __m512i window,
+                                                                   const uint8_t* rests) {
   const __m512i nibbles = _mm512_mask_blend_epi16(0xAAAAAAAAu, _mm512_srli_epi32(entry, 24),
                                                   _mm512_srli_epi32(entry, 12));
   const __m512i exponents = _mm512_permutexvar_epi16(nibbles, window);
@@ -126,21 +125,73 @@ PLANES_TARGET __attribute__((always_inline)) inline void join32(__m512i entry, _
       _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rests)));
   // Sign-extended, a rest has its sign and mantissa where a bf16 has them.
   const __m512i mask = _mm512_set1_epi16(static_cast<short>(0x807F));
-  const __m512i value = _mm512_ternarylogic_epi32(rest, mask, exponents, 0xEA);
-  if (kStream) _mm512_stream_si512(reinterpret_cast<__m512i*>(out), value);
-  else _mm512_storeu_si512(out, value);
+  return _mm512_ternarylogic_epi32(rest, mask, exponents, 0xEA);
 }
 
-template <int K, bool kStream>
-PLANES_TARGET size_t decode_floats(Stream* const* streams, const Table* const* tables,
-                                   const uint8_t* tops, const uint8_t* const* rests,
-                                   uint8_t* const* out, size_t steps) {
+PLANES_TARGET __attribute__((always_inline)) inline __m512i widened(const uint8_t* bytes) {
+  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
+}
+
+PLANES_TARGET __attribute__((always_inline)) inline __m256i widened16(const uint8_t* bytes) {
+  return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+}
+
+// 32 float32: their upper halves, and planes 2 and 3.
+template <bool kStream>
+PLANES_TARGET __attribute__((always_inline)) inline void put_floats(__m512i upper,
+                                                                    const uint8_t* byte1,
+                                                                    const uint8_t* byte0,
+                                                                    uint8_t* out) {
+  const __m512i lower = _mm512_or_si512(_mm512_slli_epi16(widened(byte1), 8), widened(byte0));
+  // unpack works within 128 bits: the lanes are put where it finds them.
+  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m512i low = _mm512_permutexvar_epi64(order, lower);
+  const __m512i high = _mm512_permutexvar_epi64(order, upper);
+  put<kStream>(out, _mm512_unpacklo_epi16(low, high));
+  put<kStream>(out + kLine, _mm512_unpackhi_epi16(low, high));
+}
+
+// 32 e4m3 from 16 pairs of exponents and 16 pairs of rests.
+PLANES_TARGET __attribute__((always_inline)) inline __m256i join_pairs(__m256i pairs,
+                                                                       __m256i rests) {
+  const auto bits = [](int mask) PLANES_TARGET { return _mm256_set1_epi16(static_cast<short>(mask)); };
+  const __m256i exponents =
+      _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(pairs, 3), bits(0x0078)),
+                      _mm256_and_si256(_mm256_slli_epi16(pairs, 7), bits(0x7800)));
+  const __m256i middle = _mm256_and_si256(_mm256_slli_epi16(rests, 4), bits(0x0780));
+  const __m256i ends =
+      _mm256_or_si256(_mm256_and_si256(rests, bits(0x0007)),
+                      _mm256_and_si256(_mm256_slli_epi16(rests, 8), bits(0x8000)));
+  return _mm256_or_si256(exponents, _mm256_or_si256(middle, ends));
+}
+
+template <int K, int kJoint, bool kStream>
+PLANES_TARGET size_t decode_joint(Stream* const* streams, const Table* const* tables,
+                                  const Target* targets, size_t steps) {
   __m512i windows[K];
-  for (int k = 0; k < K; ++k) windows[k] = load_window(tops[k]);
+  for (int k = 0; k < K; ++k) windows[k] = load_window(targets[k].top);
   const auto emit = [&](int k, size_t step, int half, __m512i entry)
                         PLANES_TARGET __attribute__((always_inline)) {
-    const size_t at = 64 * step + 32 * static_cast<size_t>(half);
-    join32<kStream>(entry, windows[k], rests[k] + at, out[k] + 2 * at);
+    const Target& to = targets[k];
+    const size_t at = 32 * step + 16 * static_cast<size_t>(half);  // symbols before these 16
+    if constexpr (kJoint == kJoinFloat2) {
+      put<kStream>(to.out + 4 * at, join32(entry, windows[k], to.stored[0] + 2 * at));
+    } else if constexpr (kJoint == kJoinFloat4) {
+      put_floats<kStream>(join32(entry, windows[k], to.stored[0] + 2 * at),
+                          to.stored[1] + 2 * at, to.stored[2] + 2 * at, to.out + 8 * at);
+    } else if constexpr (kJoint == kJoinBytes2) {
+      const __m256i high = _mm512_cvtepi32_epi16(
+          _mm512_and_si512(_mm512_srli_epi32(entry, 16), _mm512_set1_epi32(0xFF00)));
+      put<kStream>(to.out + 2 * at, _mm256_or_si256(high, widened16(to.stored[0] + at)));
+    } else if constexpr (kJoint == kJoinNibbles) {
+      const __m256i pairs = _mm512_cvtepi32_epi16(_mm512_srli_epi32(entry, 24));
+      put<kStream>(to.out + 2 * at, join_pairs(pairs, widened16(to.stored[0] + at)));
+    } else {
+      const __m128i symbols = _mm512_cvtepi32_epi8(_mm512_srli_epi32(entry, 24));
+      auto* const out = reinterpret_cast<__m128i*>(to.out + at);
+      if (kStream) _mm_stream_si128(out, symbols);
+      else _mm_storeu_si128(out, symbols);
+    }
   };
   return run_steps<K>(streams, tables, steps, emit);
 }
@@ -153,7 +204,7 @@ PLANES_TARGET void join_window_to(const uint8_t* pairs, const uint8_t* rests, ui
     if (i % 64 == 0) ask(ahead);
     const __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pairs + i / 2));
     const __m512i entry = _mm512_slli_epi32(_mm512_cvtepu8_epi32(sixteen), 24);
-    join32<kStream>(entry, window, rests + i, out + 2 * i);
+    put<kStream>(out + 2 * i, join32(entry, window, rests + i));
   }
   if (kStream) _mm_sfence();
 }
@@ -165,47 +216,38 @@ PLANES_TARGET void join_window(const uint8_t* pairs, const uint8_t* rests, uint8
   else join_window_to<false>(pairs, rests, top, n, out, ahead);
 }
 
-PLANES_TARGET void decode_steps(Stream* const* streams, const Table* const* tables,
-                                uint8_t* const* out, int count, size_t steps, size_t* done) {
-  size_t made = 0;
-  switch (count) {
-    case 1: made = decode_symbols<1>(streams, tables, out, steps); break;
-    case 2: made = decode_symbols<2>(streams, tables, out, steps); break;
-    case 3: made = decode_symbols<3>(streams, tables, out, steps); break;
-    case 4: made = decode_symbols<4>(streams, tables, out, steps); break;
-  }
-  std::fill(done, done + count, made);
+template <int kJoint, bool kStream>
+PLANES_TARGET size_t decode_count(Stream* const* streams, const Table* const* tables,
+                                  const Target* targets, int count, size_t steps) {
+  static_assert(kTogether == 2);
+  return count == 1 ? decode_joint<1, kJoint, kStream>(streams, tables, targets, steps)
+                    : decode_joint<2, kJoint, kStream>(streams, tables, targets, steps);
 }
 
-template <bool kStream>
-PLANES_TARGET size_t decode_floats_of(Stream* const* streams, const Table* const* tables,
-                                      const uint8_t* tops, const uint8_t* const* rests,
-                                      uint8_t* const* out, int count, size_t steps) {
-  switch (count) {
-    case 1: return decode_floats<1, kStream>(streams, tables, tops, rests, out, steps);
-    case 2: return decode_floats<2, kStream>(streams, tables, tops, rests, out, steps);
-    case 3: return decode_floats<3, kStream>(streams, tables, tops, rests, out, steps);
-  }
-  return decode_floats<4, kStream>(streams, tables, tops, rests, out, steps);
-}
-
-PLANES_TARGET void decode_bf16(Stream* const* streams, const Table* const* tables,
-                               const uint8_t* tops, const uint8_t* const* rests,
-                               uint8_t* const* out, int count, size_t steps, bool past_caches,
-                               size_t* done) {
+PLANES_TARGET void decode_steps(int joint, Stream* const* streams, const Table* const* tables,
+                                const Target* targets, int count, size_t steps, bool past_caches,
+                                size_t* done) {
+  using Decode = size_t(Stream* const*, const Table* const*, const Target*, int, size_t);
+  constexpr Decode* decode[][2] = {
+      {decode_count<kApart, false>, decode_count<kApart, false>},
+      {decode_count<kJoinNone, false>, decode_count<kJoinNone, true>},
+      {decode_count<kJoinBytes2, false>, decode_count<kJoinBytes2, true>},
+      {decode_count<kJoinFloat2, false>, decode_count<kJoinFloat2, true>},
+      {decode_count<kJoinFloat4, false>, decode_count<kJoinFloat4, true>},
+      {decode_count<kJoinNibbles, false>, decode_count<kJoinNibbles, true>},
+  };
   bool aligned = past_caches;
-  for (int k = 0; k < count; ++k) aligned &= reinterpret_cast<uintptr_t>(out[k]) % kLine == 0;
-  const size_t made =
-      aligned ? decode_floats_of<true>(streams, tables, tops, rests, out, count, steps)
-              : decode_floats_of<false>(streams, tables, tops, rests, out, count, steps);
-  _mm_sfence();
+  for (int k = 0; k < count; ++k)
+    aligned &= reinterpret_cast<uintptr_t>(targets[k].out) % kLine == 0;
+  const size_t made = decode[joint][aligned](streams, tables, targets, count, steps);
+  if (aligned) _mm_sfence();
   std::fill(done, done + count, made);
 }
 
 }  // namespace
 
 const Loops& avx512_loops() {
-  static const Loops loops = {join, from_nibbles, decode_steps, decode_bf16, join_window};
+  static const Loops loops = {join, from_nibbles, decode_steps, join_window};
   return loops;
 }
 

@@ -53,7 +53,9 @@ class ChunkDecoder {
  private:
   // A chunk on its way. `active` unless it needs no planes.
   struct Part {
-    bool active, fused;
+    bool active;
+    bool whole;  // the window's pairs have been joined already
+    int joint;
     int layout, count;  // of the planes
     size_t n, m;
     uint8_t* out;
@@ -93,25 +95,36 @@ class ChunkDecoder {
       part.planes[p] = plane.mode == kRaw ? part.fixed[p] : part.buffers[p].get();
       data += plane.size + size_t{3} * plane.patches;
     }
-    const bool window = record.planes[0].mode == kWindow;
-    part.fused = part.layout == kFloat && width_ == 2 && n % 64 == 0 &&
-                 (window || record.planes[0].mode == kPair) && record.planes[1].mode == kRaw;
-    if (window && part.fused)
+    part.joint = joint_of(part);
+    part.whole = part.layout == kFloat && width_ == 2 && n % 64 == 0 &&
+                 record.planes[0].mode == kWindow && record.planes[1].mode == kRaw;
+    if (part.whole)
       loops_.join_window(part.fixed[0], part.fixed[1], record.planes[0].top, n, out, past_caches_,
                          std::exchange(ahead_, Ahead{}));
     return nullptr;
+  }
+
+  int joint_of(const Part& part) const {
+    const PlaneRecord* planes = part.record->planes;
+    for (int p = 1; p < part.count; ++p)
+      if (planes[p].mode != kRaw) return kApart;
+    if (planes[0].mode == kPair) return width_ == 2 ? kJoinFloat2 : kJoinFloat4;
+    if (planes[0].mode != kBytes) return kApart;
+    if (part.layout == kNibbles) return kJoinNibbles;
+    if (part.layout == kBytePlanes && width_ <= 2) return width_ == 1 ? kJoinNone : kJoinBytes2;
+    return kApart;
   }
 
   // The streams of plane p of all parts, the long ones together.
   const char* decode_streams(int p, int count, int& failed) {
     Stream streams[kTogether];
     int chosen[kTogether];
-    for (const bool fused : {true, false}) {
+    for (int joint = kApart; joint <= kJoinNibbles; ++joint) {
       int together = 0;
       for (int k = 0; k < count; ++k) {
         Part& part = parts_[k];
         failed = k;
-        if (!part.active || part.fused != fused || p >= part.count) continue;
+        if (!part.active || part.joint != joint || p >= part.count) continue;
         const PlaneRecord& plane = part.record->planes[p];
         if (plane.mode != kBytes && plane.mode != kPair) continue;
         if (!open_stream(part.data[p], plane.size, streams[together]))
@@ -120,14 +133,13 @@ class ChunkDecoder {
         if (together == 0) streams[together].ahead = std::exchange(ahead_, Ahead{});
         chosen[together++] = k;
       }
-      if (const char* error = decode_together(p, streams, chosen, together, fused, failed))
-        return error;
+      if (const char* error = decode_together(p, streams, chosen, together, failed)) return error;
     }
     return nullptr;
   }
 
   // Lockstep as far as the shortest stream goes, then the others, then what steps left over.
-  const char* decode_together(int p, Stream* streams, const int* chosen, int together, bool fused,
+  const char* decode_together(int p, Stream* streams, const int* chosen, int together,
                               int& failed) {
     size_t done[kTogether] = {};
     bool stopped[kTogether];
@@ -135,42 +147,37 @@ class ChunkDecoder {
       const Table& table = head_.tables[parts_[chosen[i]].record->planes[p].table];
       stopped[i] = streams[i].lanes != kMaxLanes || table.precision != kPrecision;
     }
-    while (advance(p, streams, chosen, together, fused, done, stopped)) {
+    while (advance(p, streams, chosen, together, done, stopped)) {
     }
     for (int i = 0; i < together; ++i) {
       failed = chosen[i];
-      if (const char* error = end_stream(parts_[chosen[i]], p, streams[i], done[i], fused))
-        return error;
+      if (const char* error = end_stream(parts_[chosen[i]], p, streams[i], done[i])) return error;
     }
     return nullptr;
   }
 
   // One call for all streams that have steps left; false if none has. `done` counts symbols.
-  bool advance(int p, Stream* streams, const int* chosen, int together, bool fused, size_t* done,
+  bool advance(int p, Stream* streams, const int* chosen, int together, size_t* done,
                bool* stopped) {
     Stream* going[kTogether];
     const Table* tables[kTogether];
-    uint8_t *out[kTogether], tops[kTogether];
-    const uint8_t* rests[kTogether];
+    Target targets[kTogether];
     int which[kTogether], count = 0;
     size_t steps = SIZE_MAX;
     for (int i = 0; i < together; ++i) {
       const Part& part = parts_[chosen[i]];
-      const size_t left = (symbol_count(part, p) - done[i]) / kMaxLanes;
+      const size_t left = (full_symbols(part, p) - done[i]) / kMaxLanes;
       if (stopped[i] || left == 0) continue;
-      const PlaneRecord& plane = part.record->planes[p];
       going[count] = &streams[i];
-      tables[count] = &head_.tables[plane.table];
-      tops[count] = plane.top;
-      rests[count] = part.fixed[1] + 2 * done[i];
-      out[count] = fused ? part.out + 4 * done[i] : symbols_of(part, p) + done[i];
+      tables[count] = &head_.tables[part.record->planes[p].table];
+      targets[count] = target_of(part, p, done[i]);
       steps = std::min(steps, left);
       which[count++] = i;
     }
     if (count == 0) return false;
     size_t made[kTogether];
-    if (fused) loops_.decode_bf16(going, tables, tops, rests, out, count, steps, past_caches_, made);
-    else loops_.decode_steps(going, tables, out, count, steps, made);
+    loops_.decode_steps(parts_[chosen[0]].joint, going, tables, targets, count, steps,
+                        past_caches_, made);
     for (int j = 0; j < count; ++j) {
       done[which[j]] += kMaxLanes * made[j];
       stopped[which[j]] = made[j] < steps;
@@ -178,15 +185,34 @@ class ChunkDecoder {
     return true;
   }
 
+  // Of plane p from symbol `done` on.
+  Target target_of(const Part& part, int p, size_t done) const {
+    Target target{};
+    target.top = part.record->planes[p].top;
+    if (part.joint == kApart) {
+      target.out = symbols_of(part, p) + done;
+      return target;
+    }
+    target.out = part.out + done * elements_of(part.joint) * width_;
+    for (int q = 1; q < part.count; ++q)
+      target.stored[q - 1] = part.fixed[q] + done * stored_of(part.joint);
+    return target;
+  }
+
   size_t symbol_count(const Part& part, int p) const {
     return part.record->planes[p].mode == kPair ? (part.m + 1) / 2 : part.m;
   }
+  // Symbols all of whose elements are there.
+  size_t full_symbols(const Part& part, int p) const {
+    return part.joint == kApart ? symbol_count(part, p) : part.n / elements_of(part.joint);
+  }
   uint8_t* symbols_of(const Part& part, int p) const {
-    return part.record->planes[p].mode == kPair ? part.symbols.get() : part.buffers[p].get();
+    const bool pairs = part.record->planes[p].mode == kPair;
+    return pairs || part.joint != kApart ? part.symbols.get() : part.buffers[p].get();
   }
 
   // The symbols that are left, one by one; then the plane is complete but for its patches.
-  const char* end_stream(Part& part, int p, Stream& stream, size_t done, bool fused) {
+  const char* end_stream(Part& part, int p, Stream& stream, size_t done) {
     const PlaneRecord& plane = part.record->planes[p];
     const Table& table = head_.tables[plane.table];
     uint8_t* symbols = symbols_of(part, p);
@@ -201,20 +227,28 @@ class ChunkDecoder {
       }
     }
     if (!ends_cleanly(stream)) return "a coded stream does not end cleanly";
-    uint8_t* exponents = part.buffers[p].get();
-    if (fused) {
-      const size_t left = 2 * (count - first);
-      loops_.from_nibbles(symbols + first, left, plane.top, exponents);
-      const uint8_t* planes[] = {exponents, part.fixed[1] + 2 * first};
-      loops_.join(planes, left, width_, layout_, part.out + 4 * first);
-    } else if (plane.mode == kPair) {
-      loops_.from_nibbles(symbols, part.m, plane.top, exponents);
-    }
+    if (part.joint != kApart) join_left(part, first);
+    else if (plane.mode == kPair)
+      loops_.from_nibbles(symbols, part.m, plane.top, part.buffers[p].get());
     return nullptr;
+  }
+
+  // The elements of the symbols from number `first` on.
+  void join_left(const Part& part, size_t first) {
+    const size_t left = part.n - first * elements_of(part.joint);
+    const Target target = target_of(part, 0, first);
+    const uint8_t* symbols = part.symbols.get() + first;
+    const uint8_t* planes[] = {symbols, target.stored[0], target.stored[1], target.stored[2]};
+    if (part.record->planes[0].mode == kPair) {
+      loops_.from_nibbles(symbols, left, target.top, part.buffers[0].get());
+      planes[0] = part.buffers[0].get();
+    }
+    loops_.join(planes, left, width_, part.layout, target.out);
   }
 
   const char* finish(Part& part) {
     if (!part.active) return nullptr;
+    const bool joined = part.whole || part.joint != kApart;
     for (int p = 0; p < part.count; ++p) {
       const PlaneRecord& plane = part.record->planes[p];
       uint8_t* out = part.buffers[p].get();
@@ -222,12 +256,14 @@ class ChunkDecoder {
         if (const char* error = decode_contexts(part, p, out)) return error;
       }
       if (plane.mode == kConst) std::memset(out, plane.value, part.m);
-      if (plane.mode == kWindow && !part.fused)
+      if (plane.mode == kWindow && !joined)
         loops_.from_nibbles(part.fixed[p], part.m, plane.top, out);
-      const char* error = patch(part, part.data[p] + plane.size, plane.patches, out);
-      if (error) return error;
+      const uint8_t* patches = part.data[p] + plane.size;
+      if (const char* error = check_patches(patches, plane.patches, part.m)) return error;
+      if (joined) patch_elements(part, patches, plane.patches);
+      else patch(patches, plane.patches, out);
     }
-    if (!part.fused) loops_.join(part.planes, part.n, width_, part.layout, part.out);
+    if (!joined) loops_.join(part.planes, part.n, width_, part.layout, part.out);
     return nullptr;
   }
 
@@ -242,22 +278,46 @@ class ChunkDecoder {
     return ends_cleanly(stream) ? nullptr : "a coded stream does not end cleanly";
   }
 
-  static const char* patch(const Part& part, const uint8_t* data, size_t count, uint8_t* out) {
+  static const char* check_patches(const uint8_t* data, size_t count, size_t m) {
     int last = -1;
     for (size_t i = 0; i < count; ++i) {
       const int at = load_word(data + 2 * i);
-      if (at <= last || static_cast<size_t>(at) >= part.m) return "the patches are out of order";
-      const uint8_t value = data[2 * count + i];
-      if (part.fused) patch_bf16(part.out + 2 * at, value);
-      else out[at] = value;
+      if (at <= last || static_cast<size_t>(at) >= m) return "the patches are out of order";
       last = at;
     }
     return nullptr;
   }
 
-  static void patch_bf16(uint8_t* element, uint8_t exponent) {
-    const auto u = static_cast<uint16_t>((load_word(element) & 0x807F) | exponent << 7);
-    std::memcpy(element, &u, 2);
+  static void patch(const uint8_t* data, size_t count, uint8_t* plane) {
+    for (size_t i = 0; i < count; ++i) plane[load_word(data + 2 * i)] = data[2 * count + i];
+  }
+
+  // Patches of plane 0 in elements. What was written past the caches is far away: all places
+  // are asked for before the first is mended.
+  void patch_elements(const Part& part, const uint8_t* data, size_t count) const {
+    const size_t step = static_cast<size_t>(part.layout == kNibbles ? 2 : width_);
+#if defined(__GNUC__)
+    for (size_t i = 0; i < count; ++i)
+      __builtin_prefetch(part.out + step * load_word(data + 2 * i), 1);
+#endif
+    for (size_t i = 0; i < count; ++i) {
+      const size_t at = load_word(data + 2 * i);
+      const uint8_t value = data[2 * count + i];
+      uint8_t* const element = part.out + step * at;
+      if (part.layout == kFloat) put_exponent(element + width_ - 2, value);
+      else if (part.layout == kNibbles) put_nibbles(element, value, 2 * at + 1 < part.n);
+      else element[width_ - 1] = value;
+    }
+  }
+
+  static void put_exponent(uint8_t* upper, uint8_t exponent) {
+    const auto u = static_cast<uint16_t>((load_word(upper) & 0x807F) | exponent << 7);
+    std::memcpy(upper, &u, 2);
+  }
+
+  static void put_nibbles(uint8_t* elements, uint8_t pair, bool both) {
+    elements[0] = static_cast<uint8_t>((elements[0] & 0x87) | (pair << 3 & 0x78));
+    if (both) elements[1] = static_cast<uint8_t>((elements[1] & 0x87) | (pair >> 1 & 0x78));
   }
 
   const char* check(const ChunkRecord& record) const {

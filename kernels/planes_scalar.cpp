@@ -28,32 +28,53 @@ size_t steps_of(Stream& stream, const Table& table, size_t steps, const Emit& em
   return done;
 }
 
-void decode_steps(Stream* const* streams, const Table* const* tables, uint8_t* const* out,
-                  int count, size_t steps, size_t* done) {
-  for (int k = 0; k < count; ++k) {
-    uint8_t* to = out[k];
-    const auto emit = [to](size_t i, uint32_t symbol) { to[i] = static_cast<uint8_t>(symbol); };
-    done[k] = steps_of(*streams[k], *tables[k], steps, emit);
+// One symbol's elements; `i` is its number.
+void put(int joint, const Target& to, const uint16_t* window, size_t i, uint32_t symbol) {
+  const auto pair = [&](size_t at) {  // two bf16
+    const uint8_t* r = to.stored[0] + 2 * at;
+    const uint32_t a = (r[0] << 8 & 0x8000) | (r[0] & 0x7F) | window[symbol & 15];
+    const uint32_t b = (r[1] << 8 & 0x8000) | (r[1] & 0x7F) | window[symbol >> 4];
+    return a | b << 16;
+  };
+  const auto s = static_cast<uint8_t>(symbol);
+  switch (joint) {
+    case kJoinBytes2: {
+      const uint8_t* planes[] = {&s, to.stored[0] + i};
+      return join_bytes2(planes, 1, to.out + 2 * i);
+    }
+    case kJoinNibbles: return join_nibbles(&s, to.stored[0] + i, 2, to.out + 2 * i);
+    case kJoinFloat2: {
+      const uint32_t both = pair(i);
+      std::memcpy(to.out + 4 * i, &both, 4);
+      return;
+    }
+    case kJoinFloat4: {
+      const uint32_t both = pair(i);
+      const uint8_t *b1 = to.stored[1] + 2 * i, *b0 = to.stored[2] + 2 * i;
+      const uint32_t x[] = {both << 16 | uint32_t{b1[0]} << 8 | b0[0],
+                            (both & 0xFFFF0000) | uint32_t{b1[1]} << 8 | b0[1]};
+      std::memcpy(to.out + 8 * i, x, 8);
+      return;
+    }
   }
+  to.out[i] = s;
 }
 
-void decode_bf16(Stream* const* streams, const Table* const* tables, const uint8_t* tops,
-                 const uint8_t* const* rests, uint8_t* const* out, int count, size_t steps,
-                 bool, size_t* done) {
-  for (int k = 0; k < count; ++k) {
-    uint16_t shifted[16];
-    window_table(tops[k], shifted);
-    const uint8_t* r = rests[k];
-    uint8_t* to = out[k];
-    const auto emit = [&](size_t i, uint32_t symbol) {
-      const uint32_t a = r[2 * i], b = r[2 * i + 1];
-      const uint32_t low = (a << 8 & 0x8000) | (a & 0x7F) | shifted[symbol & 15];
-      const uint32_t high = (b << 8 & 0x8000) | (b & 0x7F) | shifted[symbol >> 4];
-      const uint32_t both = low | high << 16;
-      std::memcpy(to + 4 * i, &both, 4);
-    };
-    done[k] = steps_of(*streams[k], *tables[k], steps, emit);
-  }
+template <int kJoint>
+size_t decode_joint(Stream& stream, const Table& table, const Target& target, size_t steps) {
+  uint16_t window[16];
+  window_table(target.top, window);
+  const auto emit = [&](size_t i, uint32_t symbol) { put(kJoint, target, window, i, symbol); };
+  return steps_of(stream, table, steps, emit);
+}
+
+void decode_steps(int joint, Stream* const* streams, const Table* const* tables,
+                  const Target* targets, int count, size_t steps, bool, size_t* done) {
+  using Decode = size_t(Stream&, const Table&, const Target&, size_t);
+  constexpr Decode* decode[] = {decode_joint<kApart>,      decode_joint<kJoinNone>,
+                                decode_joint<kJoinBytes2>, decode_joint<kJoinFloat2>,
+                                decode_joint<kJoinFloat4>, decode_joint<kJoinNibbles>};
+  for (int k = 0; k < count; ++k) done[k] = decode[joint](*streams[k], *tables[k], targets[k], steps);
 }
 
 void join_window(const uint8_t* pairs, const uint8_t* rests, uint8_t top, size_t n, uint8_t* out,
@@ -68,7 +89,7 @@ void join_window(const uint8_t* pairs, const uint8_t* rests, uint8_t top, size_t
 }  // namespace
 
 const Loops& scalar_loops() {
-  static const Loops loops = {join, from_nibbles, decode_steps, decode_bf16, join_window};
+  static const Loops loops = {join, from_nibbles, decode_steps, join_window};
   return loops;
 }
 
