@@ -26,8 +26,9 @@ def channels_encode(
     parts: list[tuple[ReadableBuffer, ReadableBuffer, ReadableBuffer]],
     lanes: int,
     isa: int,
+    out: WriteableBuffer,
     /,
-) -> bytes | int: ...
+) -> int: ...
 def channels_decode(
     tables: object,
     layout: int,

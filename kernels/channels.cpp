@@ -131,12 +131,6 @@ bool coded(const Prepared& tables, int layout, const std::vector<Part>& parts) {
   return true;
 }
 
-size_t total(const std::vector<Part>& parts) {
-  size_t n = 0;
-  for (const Part& part : parts) n += part.count();
-  return n;
-}
-
 // Reads the head of a stream; an error's text, or nullptr.
 const char* open_stream(const uint8_t*& at, size_t& size, Decoding& decoding) {
   std::memset(&decoding, 0, sizeof decoding);
@@ -196,21 +190,28 @@ const char* decode_part(Prepared& tables, Isa isa, int layout, int bytes, const 
 
 }  // namespace
 
+size_t rest_bytes(const std::vector<Part>& parts, int bytes) {
+  size_t n = 0;
+  for (const Part& part : parts) n += part.count();
+  return n * static_cast<size_t>(bytes - 1);
+}
+
 Status encode(const Prepared& tables, Isa isa, int layout, int bytes,
-              const std::vector<Part>& parts, int lanes, Block& block) {
+              const std::vector<Part>& parts, int lanes, uint8_t* out, size_t room_bytes,
+              size_t& size) {
   if (!coded(tables, layout, parts)) return Status::kBadIndex;
   const planes::EncodeLoops& loops = planes::encode_loops_for(isa);
-  const size_t n = total(parts);
-  block.rest_bytes = n * static_cast<size_t>(bytes - 1);
-  block.rests = planes::make_buffer(block.rest_bytes);
-  size_t count = 0;
-  for (const Part& part : parts) count += part.rows * row_symbols(part, layout);
+  size_t count = 0, most = 0;
+  for (const Part& part : parts) {
+    count += part.rows * row_symbols(part, layout);
+    most = std::max(most, part.count());
+  }
   // Symbols, their rows, and plane 0.
-  const planes::Buffer room = planes::make_buffer(3 * count + n);
+  const planes::Buffer room = planes::make_buffer(3 * count + most);
   auto* symbols = reinterpret_cast<int16_t*>(room.get());
   uint8_t* index = room.get() + 2 * count;
   uint8_t* plane = room.get() + 3 * count;
-  uint8_t* rests = block.rests.get();
+  uint8_t* rests = out;
   for (size_t i = 0, at = 0; i < parts.size(); ++i) {
     const Part& part = parts[i];
     size_t done = 0;
@@ -226,15 +227,25 @@ Status encode(const Prepared& tables, Isa isa, int layout, int bytes,
     at += part.rows * row_symbols(part, layout);
     rests += part.count() * static_cast<size_t>(bytes - 1);
   }
-  return latentpack::encode(tables, isa, symbols, index, count, lanes, block.stream);
+  Encoded stream;
+  const Status status =
+      latentpack::encode(tables, isa, symbols, index, count, lanes, stream);
+  if (status != Status::kOk) return status;
+  const size_t head = stream.lanes ? 1 + 4 * static_cast<size_t>(stream.lanes) : 0;
+  size = static_cast<size_t>(rests - out) + head + 2 * stream.count;
+  if (size > room_bytes || !head) return status;
+  *rests = static_cast<uint8_t>(__builtin_ctz(static_cast<unsigned>(stream.lanes)));
+  std::memcpy(rests + 1, stream.states, head - 1);
+  reverse_words(stream.words.data(), stream.count, rests + head);
+  return status;
 }
 
 const char* decode(Prepared& tables, Isa isa, int layout, int bytes,
                    const std::vector<Part>& parts, const uint8_t* data, size_t size) {
-  const size_t rest_bytes = total(parts) * static_cast<size_t>(bytes - 1);
-  if (size < rest_bytes) return "the block is shorter than its plain planes";
-  const uint8_t* words = data + rest_bytes;
-  size -= rest_bytes;
+  const size_t rest = rest_bytes(parts, bytes);
+  if (size < rest) return "the block is shorter than its plain planes";
+  const uint8_t* words = data + rest;
+  size -= rest;
   if (!coded(tables, layout, parts)) return kBadClass;
   Decoding decoding;
   if (const char* error = open_stream(words, size, decoding)) return error;

@@ -26,18 +26,14 @@ inline size_t row_symbols(const Part& part, int layout) {
   return layout == planes::kFloat ? (part.channels() + 1) / 2 : part.channels();
 }
 
-struct Block {
-  planes::Buffer rests;  // all planes but those of the symbols
-  size_t rest_bytes = 0;
-  Encoded stream;
-};
-
 // A class without a row that is coded: an error of the caller, not of the data.
 inline constexpr const char* kBadClass = "a class is outside the tables, or its row is not coded";
 
-// Elements of `bytes` bytes each; layout kFloat or kBytePlanes.
+// Elements of `bytes` bytes each; layout kFloat or kBytePlanes. The other planes go to `out`,
+// which has room for them, and then the stream if that has room too; the size of both.
 Status encode(const Prepared&, Isa, int layout, int bytes, const std::vector<Part>&, int lanes,
-              Block&);
+              uint8_t* out, size_t room, size_t& size);
+size_t rest_bytes(const std::vector<Part>&, int bytes);
 // Fills the parts; an error's text, or nullptr.
 const char* decode(Prepared&, Isa, int layout, int bytes, const std::vector<Part>&,
                    const uint8_t* data, size_t size);

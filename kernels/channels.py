@@ -40,10 +40,11 @@ def encode(
     tables: Tables,
     layout: int,
     parts: Sequence[Part],
+    out: bytearray | memoryview,
     *,
     lanes: int | None = None,
     backend: str | None = None,
-) -> bytes:
+) -> int:
     """Code arrays of channels as one block.
 
     Args:
@@ -52,24 +53,32 @@ def encode(
             bytes are).
         parts: arrays with what is known of their channels. All are of one dtype and have any
             strides, but neighbours in the last dimension; classes and tops are contiguous.
+        out: where the block goes; at least as long as the elements.
         lanes: interleaved states, a power of two from 1 to 32; None = by the number of elements.
         backend: one of `rans.backends()`; None = the fastest. The bytes are the same.
+
+    Returns:
+        The size of the block. If that is more than `out` has, `out` holds anything.
 
     Raises:
         ValueError: a wrong dtype, shape or stride, or a class outside the tables.
     """
     chosen = _pick(backend)
     _check(layout, parts)
+    room = memoryview(out).cast("B")
+    if len(room) < sum(part.elements.nbytes for part in parts):
+        raise ValueError(f"out has {len(room)} bytes, fewer than the elements")
     if lanes is not None and lanes not in (1, 2, 4, 8, 16, 32):
         raise ValueError(f"lanes is {lanes}, expected a power of two from 1 to {MAX_LANES}")
     if chosen == "ref":
-        return channels_ref.encode(tables, layout, parts, lanes)
+        block = channels_ref.encode(tables, layout, parts, lanes)
+        room[: len(block)] = block[: len(room)]
+        return len(block)
     lanes = lanes or channels_ref.choose_lanes(parts)
     isa = _ISAS.index(chosen)
-    coded = _compiled().channels_encode(rans.prepared(tables), layout, list(parts), lanes, isa)
-    if isinstance(coded, bytes):
-        return coded
-    raise ValueError(channels_ref.BAD_CLASS)
+    prepared = rans.prepared(tables)
+    size: int = _compiled().channels_encode(prepared, layout, list(parts), lanes, isa, room)
+    return size
 
 
 def decode(

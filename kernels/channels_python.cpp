@@ -101,39 +101,40 @@ Prepared* prepared(PyObject* capsule) {
 
 PyObject* channels_encode(PyObject*, PyObject* args) {
   PyObject *capsule, *list;
+  Py_buffer out;
   int layout, lanes, isa;
-  if (!PyArg_ParseTuple(args, "OiO!ii", &capsule, &layout, &PyList_Type, &list, &lanes, &isa))
+  if (!PyArg_ParseTuple(args, "OiO!iiw*", &capsule, &layout, &PyList_Type, &list, &lanes, &isa,
+                        &out))
     return nullptr;
   const Prepared* tables = prepared(capsule);
   Arrays arrays;
-  if (!tables || !arrays.take(list, layout, false)) return nullptr;
-  if (!fits(layout, arrays.bytes)) return failed("the layout does not fit the elements");
-  if (lanes < 1 || lanes > latentpack::kMaxLanes || (lanes & (lanes - 1)))
-    return failed("lanes must be a power of two up to 32");
-  channels::Block block;
-  Status status = Status::kNoMemory;
-  Py_BEGIN_ALLOW_THREADS
-  try {
-    status = channels::encode(*tables, chosen(isa), layout, arrays.bytes, arrays.parts, lanes,
-                              block);
-  } catch (const std::bad_alloc&) {
+  const bool taken = tables && arrays.take(list, layout, false);
+  const auto room = static_cast<size_t>(out.len);
+  const char* wrong = nullptr;
+  if (taken) {
+    if (!fits(layout, arrays.bytes)) wrong = "the layout does not fit the elements";
+    else if (lanes < 1 || lanes > latentpack::kMaxLanes || (lanes & (lanes - 1)))
+      wrong = "lanes must be a power of two up to 32";
+    else if (room < channels::rest_bytes(arrays.parts, arrays.bytes))
+      wrong = "out has no room for the plain planes";
   }
-  Py_END_ALLOW_THREADS
+  Status status = Status::kNoMemory;
+  size_t size = 0;
+  if (taken && !wrong) {
+    Py_BEGIN_ALLOW_THREADS
+    try {
+      status = channels::encode(*tables, chosen(isa), layout, arrays.bytes, arrays.parts, lanes,
+                                static_cast<uint8_t*>(out.buf), room, size);
+    } catch (const std::bad_alloc&) {
+    }
+    Py_END_ALLOW_THREADS
+  }
+  PyBuffer_Release(&out);
+  if (!taken) return nullptr;
+  if (wrong) return failed(wrong);
   if (status == Status::kNoMemory) return PyErr_NoMemory();
-  if (status != Status::kOk) return PyLong_FromLong(static_cast<long>(status));
-  const latentpack::Encoded& stream = block.stream;
-  const size_t head = stream.lanes ? 1 + 4 * static_cast<size_t>(stream.lanes) : 0;
-  const size_t size = block.rest_bytes + head + 2 * stream.count;
-  PyObject* data = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
-  if (!data) return nullptr;
-  char* at = PyBytes_AsString(data);
-  std::memcpy(at, block.rests.get(), block.rest_bytes);
-  if (!head) return data;
-  at += block.rest_bytes;
-  *at = static_cast<char>(__builtin_ctz(static_cast<unsigned>(stream.lanes)));
-  std::memcpy(at + 1, stream.states, head - 1);
-  latentpack::reverse_words(stream.words.data(), stream.count, at + head);
-  return data;
+  if (status != Status::kOk) return failed(channels::kBadClass);
+  return PyLong_FromSize_t(size);
 }
 
 PyObject* channels_decode(PyObject*, PyObject* args) {
@@ -171,7 +172,7 @@ PyObject* channels_decode(PyObject*, PyObject* args) {
 
 PyMethodDef channels_methods[] = {
     {"channels_encode", channels_encode, METH_VARARGS,
-     "(tables, layout, [(elements, classes, tops)], lanes, isa): bytes, or a status."},
+     "(tables, layout, [(elements, classes, tops)], lanes, isa, out): the size."},
     {"channels_decode", channels_decode, METH_VARARGS,
      "(tables, layout, data, [(elements, classes, tops)], isa): an error's text, or \"\"."},
     {nullptr, nullptr, 0, nullptr},

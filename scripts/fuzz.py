@@ -153,7 +153,9 @@ def channels() -> Iterator[Seed]:
         classes = rng.integers(0, 3, 24 if width == 1 else 12).astype(np.uint8)
         tops = np.full(0 if width == 1 else 24, 140, np.uint8)
         part = kernel.Part(x.transpose(1, 0, 2), classes, tops)
-        data = kernel.encode(tables, layout, [part, part], lanes=lanes)
+        room = bytearray(10 * part.elements.nbytes)
+        size = kernel.encode(tables, layout, [part, part], room, lanes=lanes)
+        data = bytes(room[:size])
         for backend in rans.backends()[1:]:
 
             def decode(

@@ -49,6 +49,12 @@ def empty_like(parts):
     ]
 
 
+def encoded(tables, layout, parts, **options):
+    """The block as bytes; escapes may take more than the elements do."""
+    room = bytearray(200 + 10 * sum(part.elements.nbytes for part in parts))
+    return bytes(room[: channels.encode(tables, layout, parts, room, **options)])
+
+
 def assert_same(parts, got):
     for a, b in zip(parts, got, strict=True):
         assert np.array_equal(a.elements, b.elements)
@@ -91,9 +97,9 @@ def test_backends_agree(layout, dtype, seed):
     for _ in range(int(rng.integers(1, 3))):
         shape = rng.integers(0, 9, 3)
         parts.append(some_part(rng, tables, layout, dtype, shape, bool(rng.integers(2))))
-    expected = channels.encode(tables, layout, parts, backend="ref")
+    expected = encoded(tables, layout, parts, backend="ref")
     for backend in rans.backends():
-        assert channels.encode(tables, layout, parts, backend=backend) == expected
+        assert encoded(tables, layout, parts, backend=backend) == expected
         got = empty_like(parts)
         channels.decode(tables, layout, expected, got, backend=backend)
         assert_same(parts, got)
@@ -108,7 +114,7 @@ def test_strips_larger_than_the_scratch(backend, layout, strided):
     tables = some_tables(rng, 4)
     for shape in ((300, 4, 33), (3, 2, 5000), (1, 1, 1), (16385, 1, 1)):
         parts = [some_part(rng, tables, layout, np.uint16, shape, strided) for _ in range(2)]
-        data = channels.encode(tables, layout, parts, backend=backend)
+        data = encoded(tables, layout, parts, backend=backend)
         got = empty_like(parts)
         channels.decode(tables, layout, data, got, backend=backend)
         assert_same(parts, got)
@@ -119,8 +125,8 @@ def test_any_lanes_decode(lanes):
     rng = np.random.default_rng(lanes)
     tables = some_tables(rng, 3)
     parts = [some_part(rng, tables, FLOAT, np.uint16, (40, 2, 8), False)]
-    data = channels.encode(tables, FLOAT, parts, lanes=lanes)
-    assert data == channels.encode(tables, FLOAT, parts, lanes=lanes, backend="ref")
+    data = encoded(tables, FLOAT, parts, lanes=lanes)
+    assert data == encoded(tables, FLOAT, parts, lanes=lanes, backend="ref")
     for backend in rans.backends():
         got = empty_like(parts)
         channels.decode(tables, FLOAT, data, got, backend=backend)
@@ -136,7 +142,7 @@ def test_arguments(backend):
 
     def refuses(match, layout=FLOAT, parts=(part,), **options):
         with pytest.raises(ValueError, match=match) as caught:
-            channels.encode(tables, layout, list(parts), backend=backend, **options)
+            encoded(tables, layout, list(parts), backend=backend, **options)
         assert not isinstance(caught.value, BitstreamError)
 
     refuses("at least one part", parts=())
@@ -152,11 +158,13 @@ def test_arguments(backend):
     wrong = part._replace(classes=classes + 9)
     refuses("class is outside", parts=[wrong])
     refuses("lanes is 3", lanes=3)
-    data = channels.encode(tables, FLOAT, [part])
+    with pytest.raises(ValueError, match="fewer than the elements"):
+        channels.encode(tables, FLOAT, [part], bytearray(x.nbytes - 1), backend=backend)
+    data = encoded(tables, FLOAT, [part])
     with pytest.raises(ValueError, match="class is outside"):
         channels.decode(tables, FLOAT, data, empty_like([wrong]), backend=backend)
     with pytest.raises(ValueError, match="backend is 'gpu'"):
-        channels.encode(tables, FLOAT, [part], backend="gpu")
+        encoded(tables, FLOAT, [part], backend="gpu")
 
 
 @pytest.mark.parametrize("backend", rans.backends())
@@ -168,7 +176,7 @@ def test_damage(backend):
     rng = np.random.default_rng(3)
     tables = some_tables(rng, 3)
     parts = [some_part(rng, tables, FLOAT, np.uint16, (20, 2, 8), False)]
-    data = channels.encode(tables, FLOAT, parts)
+    data = encoded(tables, FLOAT, parts)
     for size in range(len(data)):
         with pytest.raises(BitstreamError):
             channels.decode(tables, FLOAT, data[:size], empty_like(parts), backend=backend)
@@ -197,3 +205,15 @@ def test_random_bytes_never_crash(backend):
             channels.decode(tables, FLOAT, data.tobytes(), empty_like(parts), backend=backend)
         except BitstreamError:
             pass
+
+
+@pytest.mark.parametrize("backend", rans.backends())
+def test_nothing_is_written_beyond_the_room(backend):
+    """A block that is larger than its elements is told by its size."""
+    tables = Tables(12, [0], [2], [4095, 1])  # all but one symbol is an escape
+    x = np.random.default_rng(0).integers(0, 1 << 16, (40, 1, 6)).astype(np.uint16)
+    part = Part(x, np.zeros(3, np.uint8), np.zeros(6, np.uint8))
+    room = bytearray(b"\xa5" * (x.nbytes + 100))
+    out = memoryview(room)[: x.nbytes]
+    assert channels.encode(tables, FLOAT, [part], out, backend=backend) > x.nbytes
+    assert room[x.nbytes :] == b"\xa5" * 100

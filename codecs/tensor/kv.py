@@ -5,9 +5,9 @@
     k, v = decode_pages(data, tables)
 
 A page is some tokens of all layers given, a block is one layer of one page, and every block can
-be read alone. A block is one stream of symbols (exponents of bf16 and fp32, first bytes of fp16
-and fp8) coded with the table of each channel's class, and the other bytes as they are. Pages hold
-no tables; they name theirs by digest.
+be read alone. A block is the bytes that do not pay to code, as they are, and one stream of symbols
+(pairs of exponents of bf16 and fp32, first bytes of fp16 and fp8), each with the table of its
+class. Pages hold no tables; they name theirs by digest.
 
 The bytes: FORMAT.md, section 12. They are no .lpk file: a page has to be small, and is kept by
 something that knows what it is, such as `kv_store.KVStore` or a serving engine.
@@ -15,6 +15,8 @@ something that knows what it is, such as `kv_store.KVStore` or a serving engine.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +25,7 @@ import torch
 from ...kernels import memory
 from ...kernels.errors import BitstreamError
 from .kv_page import MAX_PAGE, RECORD, Buffer, Head, Records, checksum, padded
-from .kv_tables import KVTables, as_array, calibrate
+from .kv_tables import Array, KVTables, as_array, calibrate
 from .kv_threads import run
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "page_info",
 ]
 
+
+_TOGETHER = 1 << 21  # bytes of elements that are coded at once
 
 Decoded = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
@@ -94,15 +98,7 @@ def encode_pages(
     if page * head.token_bytes >= 1 << 32:
         raise ValueError(f"page is {page}: a block of it has 4 GiB or more, take fewer tokens")
     arrays = [as_array(x if stacked else x[None]) for x in tensors]
-    blocks: list[bytes] = [b""] * (head.pages * layers)
-
-    def code(number: int) -> None:
-        at, row = divmod(number, layers)
-        part = [x[row, at * page : at * page + head.tokens_of(at)] for x in arrays]
-        blocks[number] = tables.encode_block(layer + row, part)
-
-    run(code, len(blocks), tokens * layers * head.token_bytes, threads)
-    return memory.join([head.put(_records(head, blocks)), *blocks])
+    return _encoded(head, arrays, tables, threads)
 
 
 def decode_pages(
@@ -188,14 +184,36 @@ def check_pages(data: Buffer) -> PageInfo:
     return page_info(data)
 
 
-def _records(head: Head, blocks: list[bytes]) -> Records:
-    """Sizes and checksums; pads the blocks."""
-    records = np.zeros(len(blocks), RECORD)
-    records["size"] = [len(block) for block in blocks]
-    for i, block in enumerate(blocks):
-        blocks[i] = block + bytes(padded(len(block)) - len(block))
-        records["checksum"][i] = checksum(blocks[i])
-    return records
+def _encoded(head: Head, arrays: Sequence[Array], tables: KVTables, threads: int | None) -> bytes:
+    """Head and blocks of arrays [layers, tokens, heads, dim].
+
+    Some blocks at a time are coded into memory that stays in the caches, then put in their place.
+    """
+    slot = padded(min(head.page, head.tokens) * head.token_bytes)
+    records = np.zeros(head.pages * head.layers, RECORD)
+    together = max(1, min(len(records), _TOGETHER // max(1, slot)))
+    room = memoryview(bytearray(together * slot))
+    start = end = len(head.put(records))
+    whole = memory.NewBytes(start + len(records) * slot)
+
+    def code(first: int, number: int) -> None:
+        page, layer = divmod(first + number, head.layers)
+        tokens = slice(page * head.page, page * head.page + head.tokens_of(page))
+        out = room[number * slot : (number + 1) * slot]
+        part = [x[layer, tokens] for x in arrays]
+        size = tables.encode_block(head.first_layer + layer, part, out)
+        out[size : padded(size)] = bytes(padded(size) - size)
+        records[first + number] = size, checksum(out[: padded(size)])
+
+    for first in range(0, len(records), together):
+        count = min(together, len(records) - first)
+        run(functools.partial(code, first), count, count * slot, threads)
+        for number in range(count):
+            size = padded(int(records["size"][first + number]))
+            whole.view[end : end + size] = room[number * slot : number * slot + size]
+            end += size
+    whole.view[:start] = head.put(records)
+    return whole.finish(end)
 
 
 def _places(

@@ -133,7 +133,8 @@ class PackedLayer(DynamicLayer):
         def one(job: int) -> None:
             row, at = divmod(job, count)
             part = [x[row, at * page : (at + 1) * page] for x in arrays]
-            blocks[row][at] = tables.encode_block(self.number, part)
+            room = memoryview(bytearray(sum(x.nbytes for x in part)))
+            blocks[row][at] = bytes(room[: tables.encode_block(self.number, part, room)])
 
         jobs = batch * count
         run(one, jobs, jobs * page * tables.token_bytes, self._shared.threads)

@@ -131,16 +131,28 @@ class KVTables:
         """Bytes of the elements of one token in one layer."""
         return sum(heads * dim for heads, dim in self.sizes) * self.dtype.itemsize
 
-    def encode_block(self, layer: int, arrays: Sequence[Array]) -> bytes:
+    def encode_block(self, layer: int, arrays: Sequence[Array], out: bytearray | memoryview) -> int:
         """Code tokens of one layer: arrays [tokens, heads, dim] as of `as_array`.
 
+        Args:
+            layer: which one.
+            arrays: of the keys and values.
+            out: at least as long as the elements.
+
         Returns:
-            A block (FORMAT.md, section 12.3): the elements themselves where coding does not pay.
+            The size of the block (FORMAT.md, section 12.3), which `out` begins with: the elements
+            themselves where coding does not pay.
         """
-        coded = channels.encode(self.rows, self.layout, self._parts(layer, arrays))
-        if len(coded) >= sum(x.nbytes for x in arrays):
-            coded = b"".join(x.tobytes() for x in arrays)
-        return coded
+        nbytes = sum(x.nbytes for x in arrays)
+        size = channels.encode(self.rows, self.layout, self._parts(layer, arrays), out)
+        if size < nbytes:
+            return size
+        at = 0
+        for x in arrays:
+            plain = np.frombuffer(out, x.dtype, x.size, at).reshape(x.shape)
+            plain[...] = x
+            at += x.nbytes
+        return nbytes
 
     def decode_block(self, layer: int, block: bytes | memoryview, arrays: Sequence[Array]) -> None:
         """Fill arrays with the tokens of a block; BitstreamError where it is damaged."""
@@ -219,7 +231,7 @@ def as_array(tensor: torch.Tensor) -> Array:
     return view
 
 
-def calibrate(samples: Iterable[Sample], classes: int = 32) -> KVTables:
+def calibrate(samples: Iterable[Sample], classes: int = 16) -> KVTables:
     """Make tables from samples of a model's caches.
 
     A few hundred tokens of every layer, of the text that the model is used for, are enough.
