@@ -9,11 +9,12 @@ True
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast, overload
 
@@ -141,7 +142,7 @@ def decode(
     reader = Reader(data)
     codec = _codec(reader.codec_id, device, options)
     packets = reader.packets()
-    if out is None or "out" not in inspect.signature(codec.decode).parameters:
+    if out is None or "out" not in _parameters(type(codec).decode):
         x = codec.decode(reader.params, packets)
     else:
         x = codec.decode(reader.params, packets, out=out)  # type: ignore[call-arg]
@@ -330,13 +331,18 @@ def _write(
             writer.write(packet)
 
 
+@functools.cache  # looking costs more than decoding a small tensor
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
 def _codec(number: int, device: Any, options: dict[str, Any]) -> Codec:
     """Make a codec with its options; a wrong name of an option is a wrong argument."""
     loaded = registry.load(number)
     if device is not None:
         options = {**options, "device": device}
-    known = set(inspect.signature(loaded).parameters)
-    if unknown := sorted(set(options) - known):
+    known = _parameters(loaded)
+    if unknown := sorted(options.keys() - known):
         raise ValueError(
             f"{loaded.name} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
         )

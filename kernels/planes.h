@@ -280,7 +280,7 @@ inline void ask(Ahead& ahead) {
 }
 
 // What becomes of the symbols of plane 0. kApart: a plane, in its buffer. The others: elements,
-// joined at once with planes that are stored as they are.
+// joined at once with the other planes, which are there already.
 enum Joint {
   kApart,
   kJoinNone,     // width 1: symbols are elements
@@ -290,7 +290,7 @@ enum Joint {
   kJoinNibbles,
 };
 
-// Elements of a symbol, and bytes of each stored plane beside it.
+// Elements of a symbol, and bytes of each other plane beside it.
 inline int elements_of(int joint) { return joint >= kJoinFloat2 ? 2 : 1; }
 inline int stored_of(int joint) { return joint == kJoinFloat2 || joint == kJoinFloat4 ? 2 : 1; }
 

@@ -41,8 +41,15 @@ class ChunkDecoder {
       Part& part = parts_[k];
       if (const char* error = open(records[k], sizes[k], out[k], part)) return error;
     }
-    for (int p = 0; p < planes_; ++p)
+    // Plane 0 is joined with the others as it is decoded: it comes last.
+    for (int p = planes_; p-- > 0;) {
       if (const char* error = decode_streams(p, count, failed)) return error;
+      for (int k = 0; k < count; ++k) {
+        failed = k;
+        if (!parts_[k].active || !p || p >= parts_[k].count || !parts_[k].joint) continue;
+        if (const char* error = finish_plane(parts_[k], p)) return error;
+      }
+    }
     for (int k = 0; k < count; ++k) {
       failed = k;
       if (const char* error = finish(parts_[k])) return error;
@@ -107,13 +114,15 @@ class ChunkDecoder {
   int joint_of(const Part& part) const {
     const PlaneRecord* planes = part.record->planes;
     for (int p = 1; p < part.count; ++p)
-      if (planes[p].mode != kRaw) return kApart;
+      if (planes[p].mode == kContext) return kApart;  // which looks at the plane above
     if (planes[0].mode == kPair) return width_ == 2 ? kJoinFloat2 : kJoinFloat4;
     if (planes[0].mode != kBytes) return kApart;
     if (part.layout == kNibbles) return kJoinNibbles;
     if (part.layout == kBytePlanes && width_ <= 2) return width_ == 1 ? kJoinNone : kJoinBytes2;
     return kApart;
   }
+
+  static int joint_at(const Part& part, int p) { return p == 0 ? part.joint : kApart; }
 
   // The streams of plane p of all parts, the long ones together.
   const char* decode_streams(int p, int count, int& failed) {
@@ -124,7 +133,7 @@ class ChunkDecoder {
       for (int k = 0; k < count; ++k) {
         Part& part = parts_[k];
         failed = k;
-        if (!part.active || part.joint != joint || p >= part.count) continue;
+        if (!part.active || p >= part.count || joint_at(part, p) != joint) continue;
         const PlaneRecord& plane = part.record->planes[p];
         if (plane.mode != kBytes && plane.mode != kPair) continue;
         if (!open_stream(part.data[p], plane.size, streams[together]))
@@ -176,7 +185,7 @@ class ChunkDecoder {
     }
     if (count == 0) return false;
     size_t made[kTogether];
-    loops_.decode_steps(parts_[chosen[0]].joint, going, tables, targets, count, steps,
+    loops_.decode_steps(joint_at(parts_[chosen[0]], p), going, tables, targets, count, steps,
                         past_caches_, made);
     for (int j = 0; j < count; ++j) {
       done[which[j]] += kMaxLanes * made[j];
@@ -189,13 +198,13 @@ class ChunkDecoder {
   Target target_of(const Part& part, int p, size_t done) const {
     Target target{};
     target.top = part.record->planes[p].top;
-    if (part.joint == kApart) {
+    if (joint_at(part, p) == kApart) {
       target.out = symbols_of(part, p) + done;
       return target;
     }
     target.out = part.out + done * elements_of(part.joint) * width_;
     for (int q = 1; q < part.count; ++q)
-      target.stored[q - 1] = part.fixed[q] + done * stored_of(part.joint);
+      target.stored[q - 1] = part.planes[q] + done * stored_of(part.joint);
     return target;
   }
 
@@ -204,11 +213,12 @@ class ChunkDecoder {
   }
   // Symbols all of whose elements are there.
   size_t full_symbols(const Part& part, int p) const {
-    return part.joint == kApart ? symbol_count(part, p) : part.n / elements_of(part.joint);
+    const int joint = joint_at(part, p);
+    return joint == kApart ? symbol_count(part, p) : part.n / elements_of(joint);
   }
   uint8_t* symbols_of(const Part& part, int p) const {
     const bool pairs = part.record->planes[p].mode == kPair;
-    return pairs || part.joint != kApart ? part.symbols.get() : part.buffers[p].get();
+    return pairs || joint_at(part, p) ? part.symbols.get() : part.buffers[p].get();
   }
 
   // The symbols that are left, one by one; then the plane is complete but for its patches.
@@ -227,7 +237,7 @@ class ChunkDecoder {
       }
     }
     if (!ends_cleanly(stream)) return "a coded stream does not end cleanly";
-    if (part.joint != kApart) join_left(part, first);
+    if (joint_at(part, p) != kApart) join_left(part, first);
     else if (plane.mode == kPair)
       loops_.from_nibbles(symbols, part.m, plane.top, part.buffers[p].get());
     return nullptr;
@@ -249,21 +259,27 @@ class ChunkDecoder {
   const char* finish(Part& part) {
     if (!part.active) return nullptr;
     const bool joined = part.whole || part.joint != kApart;
-    for (int p = 0; p < part.count; ++p) {
-      const PlaneRecord& plane = part.record->planes[p];
-      uint8_t* out = part.buffers[p].get();
-      if (plane.mode == kContext) {
-        if (const char* error = decode_contexts(part, p, out)) return error;
-      }
-      if (plane.mode == kConst) std::memset(out, plane.value, part.m);
-      if (plane.mode == kWindow && !joined)
-        loops_.from_nibbles(part.fixed[p], part.m, plane.top, out);
-      const uint8_t* patches = part.data[p] + plane.size;
-      if (const char* error = check_patches(patches, plane.patches, part.m)) return error;
-      if (joined) patch_elements(part, patches, plane.patches);
-      else patch(patches, plane.patches, out);
-    }
+    for (int p = 0; p < (joined ? 1 : part.count); ++p)
+      if (const char* error = finish_plane(part, p)) return error;
     if (!joined) loops_.join(part.planes, part.n, width_, part.layout, part.out);
+    return nullptr;
+  }
+
+  // What is no stream of steps, and the patches.
+  const char* finish_plane(Part& part, int p) {
+    const PlaneRecord& plane = part.record->planes[p];
+    uint8_t* out = part.buffers[p].get();
+    const bool joined = p == 0 && (part.whole || part.joint != kApart);
+    if (plane.mode == kContext) {
+      if (const char* error = decode_contexts(part, p, out)) return error;
+    }
+    if (plane.mode == kConst) std::memset(out, plane.value, part.m);
+    if (plane.mode == kWindow && !joined)
+      loops_.from_nibbles(part.fixed[p], part.m, plane.top, out);
+    const uint8_t* patches = part.data[p] + plane.size;
+    if (const char* error = check_patches(patches, plane.patches, part.m)) return error;
+    if (joined) patch_elements(part, patches, plane.patches);
+    else patch(patches, plane.patches, out);
     return nullptr;
   }
 
