@@ -64,6 +64,7 @@ struct Table {
   uint32_t reciprocal[256];
   int16_t cost[256];
   uint8_t instead[256];
+  uint8_t entry[3][256];  // bytes of freq | cum << 12
   uint8_t rare[32];  // bit s >> 4 & 7 of byte (s & 15 | s >> 3 & 16): freq[s] is 0
   // Decoder, [slot]: freq | (slot - cum) << 12 | symbol << 24. Only for precision 12, where
   // both fit; `symbol_of` for the others.
@@ -322,9 +323,11 @@ struct EncodeStream {
   const Table* table;
   const uint8_t* symbols;
   uint8_t* out;
-  size_t steps;  // whole steps of 32 lanes that are to be done
+  size_t steps;  // whole steps of 32 lanes that are to be done: an even number
   Ahead ahead;
 };
+
+constexpr int kStreams = 4;
 
 // Loops of the encoder.
 struct EncodeLoops {
@@ -338,7 +341,7 @@ struct EncodeLoops {
   // most `limit`; their number, or `limit`.
   size_t (*substitute)(const Table&, uint8_t* symbols, size_t n, uint16_t* at, uint8_t* old,
                        size_t limit);
-  // Steps of `count` streams at once (at most kTogether), until one of them is done. 64 bytes
+  // Steps of `count` streams at once (at most kStreams), until one of them is done. 64 bytes
   // below their words may be overwritten.
   void (*encode_steps)(EncodeStream* const* streams, int count);
   // Copies whole lines past the caches to an aligned place; `fence` makes them visible.

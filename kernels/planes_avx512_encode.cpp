@@ -13,34 +13,69 @@
 namespace latentpack::planes {
 namespace {
 
-// The entries of a table of 256 for 32 symbols, in eight registers of 32.
-struct Lookup {
-  __m512i part[8];
-  PLANES_TARGET explicit Lookup(const uint16_t* table) {
-    for (int i = 0; i < 8; ++i) part[i] = _mm512_loadu_si512(table + 32 * i);
-  }
-  PLANES_TARGET __attribute__((always_inline)) __m512i operator()(__m512i symbols,
-                                                                  __mmask32 bit6,
-                                                                  __mmask32 bit7) const {
-    const __m512i a = _mm512_permutex2var_epi16(part[0], symbols, part[1]);
-    const __m512i b = _mm512_permutex2var_epi16(part[2], symbols, part[3]);
-    const __m512i c = _mm512_permutex2var_epi16(part[4], symbols, part[5]);
-    const __m512i d = _mm512_permutex2var_epi16(part[6], symbols, part[7]);
-    return _mm512_mask_blend_epi16(bit7, _mm512_mask_blend_epi16(bit6, a, b),
-                                   _mm512_mask_blend_epi16(bit6, c, d));
+// A byte of the table for each of 64 symbols.
+PLANES_TARGET __attribute__((always_inline)) inline __m512i look_up(const uint8_t* table,
+                                                                    __m512i symbols,
+                                                                    __mmask64 upper) {
+  const __m512i a = _mm512_permutex2var_epi8(_mm512_loadu_si512(table), symbols,
+                                             _mm512_loadu_si512(table + 64));
+  const __m512i b = _mm512_permutex2var_epi8(_mm512_loadu_si512(table + 128), symbols,
+                                             _mm512_loadu_si512(table + 192));
+  return _mm512_mask_blend_epi8(upper, a, b);
+}
+
+// What the steps share.
+struct Orders {
+  __m512i iota, evens, across;
+  PLANES_TARGET Orders() {
+    uint16_t values[32];
+    for (uint16_t i = 0; i < 32; ++i) values[i] = i;
+    iota = _mm512_loadu_si512(values);
+    evens = _mm512_add_epi16(iota, iota);
+    uint32_t order[16];
+    for (uint32_t i = 0; i < 16; ++i) order[i] = 4 * (i & 3) + (i >> 2);
+    across = _mm512_loadu_si512(order);
   }
 };
 
-// Codes a symbol in each lane. x / freq by floats rounded down: at most one too small, because
-// the quotient is below 2^20 and floats hold 24 bits.
-PLANES_TARGET __attribute__((always_inline)) inline __m512i put(__m512i x, __m512i freq,
-                                                                __m512i cum) {
-  constexpr int down = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
-  const __m512 quotient = _mm512_div_round_ps(_mm512_cvt_roundepu32_ps(x, down),
-                                              _mm512_cvtepi32_ps(freq), down);
-  const __m512i q = _mm512_cvttps_epi32(quotient);
+// freq | cum << 12 of 64 symbols, 16 to a register.
+struct Entries {
+  __m512i of[4];
+  PLANES_TARGET __attribute__((always_inline)) Entries(const Table& table, const uint8_t* at,
+                                                       const Orders& orders) {
+    // Interleaving bytes, then words works in quarters of a register: symbols 4 i + 16 q on come
+    // to place 16 i + 4 q before.
+    const __m512i symbols = _mm512_permutexvar_epi32(orders.across, _mm512_loadu_si512(at));
+    const __mmask64 upper = _mm512_movepi8_mask(symbols);
+    const __m512i low = look_up(table.entry[0], symbols, upper);
+    const __m512i middle = look_up(table.entry[1], symbols, upper);
+    const __m512i high = look_up(table.entry[2], symbols, upper);
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i low0 = _mm512_unpacklo_epi8(low, middle);
+    const __m512i low1 = _mm512_unpackhi_epi8(low, middle);
+    const __m512i high0 = _mm512_unpacklo_epi8(high, zero);
+    const __m512i high1 = _mm512_unpackhi_epi8(high, zero);
+    of[0] = _mm512_unpacklo_epi16(low0, high0);
+    of[1] = _mm512_unpackhi_epi16(low0, high0);
+    of[2] = _mm512_unpacklo_epi16(low1, high1);
+    of[3] = _mm512_unpackhi_epi16(low1, high1);
+  }
+};
+
+// Codes a symbol in each lane. x / freq by floats is at most one too small: 1 / freq is first
+// found to 14 bits, then by a step of Newton's to 21 bits, a little below what it is; x is cut to
+// 24 bits, and the quotient is below 2^20.
+PLANES_TARGET __attribute__((always_inline)) inline __m512i put(__m512i x, __m512i entry) {
+  const __m512i freq = _mm512_and_si512(entry, _mm512_set1_epi32(0xFFF));
+  const __m512 divisor = _mm512_cvtepi32_ps(freq);
+  const __m512 rough = _mm512_rcp14_ps(divisor);
+  const __m512 error = _mm512_fnmadd_ps(divisor, rough, _mm512_set1_ps(1.0f - 0x1p-21f));
+  const __m512 inverse = _mm512_fmadd_ps(rough, error, rough);
+  const __m512 value = _mm512_cvt_roundepu32_ps(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+  const __m512i q = _mm512_cvttps_epi32(_mm512_mul_ps(value, inverse));
   const __m512i rest = _mm512_sub_epi32(x, _mm512_mullo_epi32(q, freq));
-  const __m512i y = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32(q, 12), rest), cum);
+  const __m512i y = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32(q, 12), rest),
+                                     _mm512_srli_epi32(entry, 12));
   const __mmask16 more = _mm512_cmpge_epu32_mask(rest, freq);
   return _mm512_mask_add_epi32(y, more, y, _mm512_sub_epi32(_mm512_set1_epi32(4096), freq));
 }
@@ -48,91 +83,71 @@ PLANES_TARGET __attribute__((always_inline)) inline __m512i put(__m512i x, __m51
 // One stream in registers.
 struct Lanes {
   __m512i x0, x1;
-  const uint8_t* symbols;
   uint8_t* out;
 
-  PLANES_TARGET explicit Lanes(const EncodeStream& stream)
-      : x0(_mm512_loadu_si512(stream.states)), x1(_mm512_loadu_si512(stream.states + 16)),
-        symbols(stream.symbols), out(stream.out) {}
-  PLANES_TARGET void store(EncodeStream& stream, size_t steps) const {
-    _mm512_storeu_si512(stream.states, x0);
-    _mm512_storeu_si512(stream.states + 16, x1);
-    stream.symbols = symbols;
-    stream.out = out;
-    stream.steps -= steps;
-  }
-
-  PLANES_TARGET __attribute__((always_inline)) void step(const Lookup& freqs, const Lookup& cums,
-                                                         __m512i iota) {
-    symbols -= kMaxLanes;
-    const __m512i s = _mm512_cvtepu8_epi16(
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(symbols)));
-    const __mmask32 bit6 = _mm512_movepi16_mask(_mm512_slli_epi16(s, 9));
-    const __mmask32 bit7 = _mm512_movepi16_mask(_mm512_slli_epi16(s, 8));
-    const __m512i freq = freqs(s, bit6, bit7), cum = cums(s, bit6, bit7);
-    const __m512i freq0 = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(freq));
-    const __m512i freq1 = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(freq, 1));
-    const __m512i cum0 = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(cum));
-    const __m512i cum1 = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(cum, 1));
-    const __mmask16 full0 = _mm512_cmpge_epu32_mask(x0, _mm512_slli_epi32(freq0, 20));
-    const __mmask16 full1 = _mm512_cmpge_epu32_mask(x1, _mm512_slli_epi32(freq1, 20));
-    const __m512i words = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(x0)),
-                                             _mm512_cvtepi32_epi16(x1), 1);
+  PLANES_TARGET __attribute__((always_inline)) void step(__m512i entry0, __m512i entry1,
+                                                         const Orders& orders) {
+    const __mmask16 full0 = _mm512_cmpge_epu32_mask(x0, _mm512_slli_epi32(entry0, 20));
+    const __mmask16 full1 = _mm512_cmpge_epu32_mask(x1, _mm512_slli_epi32(entry1, 20));
+    const __m512i words = _mm512_permutex2var_epi16(x0, orders.evens, x1);
     const __mmask32 full = static_cast<__mmask32>(full0) | static_cast<__mmask32>(full1) << 16;
     const int count = __builtin_popcount(full);
     // The words end at `out`: packed to the front, then turned to the end of the vector.
-    const __m512i turn = _mm512_add_epi16(iota, _mm512_set1_epi16(static_cast<short>(count)));
+    const __m512i turn =
+        _mm512_add_epi16(orders.iota, _mm512_set1_epi16(static_cast<short>(count)));
     const __m512i packed = _mm512_maskz_compress_epi16(full, words);
     _mm512_storeu_si512(out - 64, _mm512_permutexvar_epi16(turn, packed));
     out -= 2 * count;
-    x0 = put(_mm512_mask_srli_epi32(x0, full0, x0, 16), freq0, cum0);
-    x1 = put(_mm512_mask_srli_epi32(x1, full1, x1, 16), freq1, cum1);
+    x0 = put(_mm512_mask_srli_epi32(x0, full0, x0, 16), entry0);
+    x1 = put(_mm512_mask_srli_epi32(x1, full1, x1, 16), entry1);
   }
 };
 
-PLANES_TARGET inline __m512i iota_epi16() {
-  uint16_t values[32];
-  for (uint16_t i = 0; i < 32; ++i) values[i] = i;
-  return _mm512_loadu_si512(values);
-}
-
-PLANES_TARGET void encode_one(EncodeStream& stream) {
-  const Lookup freqs(stream.table->freq), cums(stream.table->cum);
-  const __m512i iota = iota_epi16();
-  Lanes lanes(stream);
-  Ahead ahead = stream.ahead;
-  for (size_t i = 0; i < stream.steps; ++i) {
-    ask(ahead);
-    lanes.step(freqs, cums, iota);
+// Two steps of each stream in turn: the divisions of one fill the pauses of the others.
+template <int K>
+PLANES_TARGET void encode_together(EncodeStream* const* streams) {
+  const Orders orders;
+  Lanes lanes[K];
+  const uint8_t* symbols[K];
+  Ahead ahead[K];
+  size_t steps = streams[0]->steps;
+  for (int k = 0; k < K; ++k) {
+    EncodeStream& stream = *streams[k];
+    lanes[k] = {_mm512_loadu_si512(stream.states), _mm512_loadu_si512(stream.states + 16),
+                stream.out};
+    symbols[k] = stream.symbols;
+    ahead[k] = stream.ahead;
+    steps = std::min(steps, stream.steps);
   }
-  lanes.store(stream, stream.steps);
-}
-
-// Two streams by the same table, if kShared.
-template <bool kShared>
-PLANES_TARGET void encode_two(EncodeStream& a, EncodeStream& b) {
-  const Lookup freqs(a.table->freq), cums(a.table->cum);
-  const Lookup freqs_b(b.table->freq), cums_b(b.table->cum);
-  const __m512i iota = iota_epi16();
-  const size_t steps = std::min(a.steps, b.steps);
-  Lanes lanes_a(a), lanes_b(b);
-  Ahead ahead_a = a.ahead, ahead_b = b.ahead;
-  for (size_t i = 0; i < steps; ++i) {
-    ask(ahead_a);
-    ask(ahead_b);
-    lanes_a.step(freqs, cums, iota);
-    lanes_b.step(kShared ? freqs : freqs_b, kShared ? cums : cums_b, iota);
+  for (size_t i = 0; i < steps; i += 2) {
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k) {
+      ask(ahead[k]);
+      ask(ahead[k]);
+      symbols[k] -= 2 * kMaxLanes;
+      const Entries entries(*streams[k]->table, symbols[k], orders);
+      lanes[k].step(entries.of[2], entries.of[3], orders);
+      lanes[k].step(entries.of[0], entries.of[1], orders);
+    }
   }
-  lanes_a.store(a, steps);
-  lanes_b.store(b, steps);
-  a.ahead = ahead_a;
-  b.ahead = ahead_b;
+  for (int k = 0; k < K; ++k) {
+    EncodeStream& stream = *streams[k];
+    _mm512_storeu_si512(stream.states, lanes[k].x0);
+    _mm512_storeu_si512(stream.states + 16, lanes[k].x1);
+    stream.out = lanes[k].out;
+    stream.symbols = symbols[k];
+    stream.ahead = ahead[k];
+    stream.steps -= steps;
+  }
 }
 
 PLANES_TARGET void encode_steps(EncodeStream* const* streams, int count) {
-  if (count == 1) return encode_one(*streams[0]);
-  if (streams[0]->table == streams[1]->table) encode_two<true>(*streams[0], *streams[1]);
-  else encode_two<false>(*streams[0], *streams[1]);
+  switch (count) {
+    case 1: return encode_together<1>(streams);
+    case 2: return encode_together<2>(streams);
+    case 3: return encode_together<3>(streams);
+    case 4: return encode_together<4>(streams);
+  }
 }
 
 PLANES_TARGET void split_bf16(const uint8_t* x, size_t n, uint8_t* e, uint8_t* r) {

@@ -314,10 +314,10 @@ void ChunkCoder::find_pair_patches(size_t rare) {
   work.patch_count = found;
 }
 
-// The symbols that fill no step of 32 lanes.
+// The symbols that fill no two steps of 32 lanes.
 void ChunkCoder::start_stream(PlaneWork& work) {
   const size_t n = work.symbol_count, lanes = choose_lanes(n);
-  const size_t whole = lanes == kMaxLanes ? n / kMaxLanes * kMaxLanes : 0;
+  const size_t whole = lanes == kMaxLanes ? n / (2 * kMaxLanes) * (2 * kMaxLanes) : 0;
   EncodeStream& stream = work.stream;
   std::fill(stream.states, stream.states + lanes, kLower);
   stream.table = work.table;

@@ -45,10 +45,10 @@ class Turn {
   std::condition_variable changed_;
 };
 
-// Whole steps of streams of any lengths, kTogether at once.
+// Whole steps of streams of any lengths, kStreams at once.
 void run_steps(const EncodeLoops& loops, std::vector<EncodeStream*>& streams) {
   while (!streams.empty()) {
-    const size_t count = std::min<size_t>(kTogether, streams.size());
+    const size_t count = std::min<size_t>(kStreams, streams.size());
     EncodeStream** const last = streams.data() + streams.size() - count;
     loops.encode_steps(last, static_cast<int>(count));
     streams.erase(std::remove_if(streams.end() - static_cast<ptrdiff_t>(count), streams.end(),
@@ -62,8 +62,9 @@ class Encoder {
   Encoder(const uint8_t* data, size_t n, const Coding& coding, size_t chunk, int threads,
           uint8_t* out)
       : records((n + chunk - 1) / chunk), data_(data), n_(n), coding_(coding), chunk_(chunk),
-        out_(out), loops_(encode_loops_for(coding.isa)), segments_(n, records.size()) {
-    const size_t groups = (records.size() + kTogether - 1) / kTogether;
+        out_(out), loops_(encode_loops_for(coding.isa)), segments_(n, records.size()),
+        group_(group_size(coding, chunk)) {
+    const size_t groups = (records.size() + group_ - 1) / group_;
     workers_ = std::max<size_t>(1, std::min<size_t>(threads, groups));
     if (coding.speed == kSegments)
       segments_.learn(data, n, coding.width, coding.layout, chunk, loops_, threads, tables);
@@ -81,14 +82,20 @@ class Encoder {
   size_t used = 0;
 
  private:
+  // Chunks that a thread codes at once: as many as fill the pauses, and fit into its cache.
+  static size_t group_size(const Coding& coding, size_t chunk) {
+    if (coding.layout == kFloat && coding.speed == kFast) return 1;
+    return chunk * coding.width <= kMaxChunk ? kStreams : kStreams / 2;
+  }
+
   void work() {
     std::vector<ChunkCoder> coders;
-    coders.reserve(kTogether);
-    const size_t used = std::min<size_t>(kTogether, records.size());
+    coders.reserve(group_);
+    const size_t used = std::min(group_, records.size());
     for (size_t k = 0; k < used; ++k) coders.emplace_back(coding_, std::min(n_, chunk_));
     std::vector<EncodeStream*> streams;
-    for (size_t c; (c = next_.fetch_add(kTogether)) < records.size();)
-      code(coders, c, std::min(records.size(), c + kTogether), streams);
+    for (size_t c; (c = next_.fetch_add(group_)) < records.size();)
+      code(coders, c, std::min(records.size(), c + group_), streams);
     loops_.fence();
   }
 
@@ -104,7 +111,7 @@ class Encoder {
       coders[c - first].collect(streams);
     }
     // While streams are coded, the next chunks are fetched.
-    for (size_t k = 0; k < std::min<size_t>(kTogether, streams.size()); ++k)
+    for (size_t k = 0; k < std::min(group_, streams.size()); ++k)
       streams[k]->ahead = next_after(first + k);
     run_steps(loops_, streams);
     for (size_t c = first; c < last; ++c)
@@ -131,7 +138,7 @@ class Encoder {
 
   // The chunk that this thread is likely to read in the place of chunk c.
   Ahead next_after(size_t c) const {
-    const size_t begin = std::min(n_, (c + kTogether * workers_) * chunk_);
+    const size_t begin = std::min(n_, (c + group_ * workers_) * chunk_);
     const size_t end = std::min(n_, begin + chunk_);
     return {data_ + begin * coding_.width, data_ + end * coding_.width};
   }
@@ -143,6 +150,7 @@ class Encoder {
   uint8_t* const out_;
   const EncodeLoops& loops_;
   Segments segments_;
+  const size_t group_;
   size_t workers_;
   Turn choosing_, placing_;
   std::atomic<size_t> next_{0};

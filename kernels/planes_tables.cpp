@@ -128,6 +128,8 @@ void Table::prepare_encoder(bool pairs) {
   for (int s = 0; s < 256; ++s) {
     reciprocal[s] = freq[s] ? latentpack::reciprocal(freq[s]) : 0;
     instead[s] = static_cast<uint8_t>(s);
+    for (int b = 0; b < 3; ++b)
+      entry[b][s] = static_cast<uint8_t>((freq[s] | uint32_t{cum[s]} << kPrecision) >> (8 * b));
     cost[s] = static_cast<int16_t>(((int64_t{kPrecision} << kLogBits) - log[freq[s]]) >>
                                    (kLogBits - kCostBits));
   }
