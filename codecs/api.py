@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import io
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -79,22 +78,14 @@ def encode(
             too small.
     """
     number, coder = _coder(codec, options)
-    bounds = getattr(coder, "bounds", None)
-    if out is None and bounds is None:
-        parts = _Parts()
-        _write(cast(BinaryIO, parts), number, coder, x, rate, metadata)
-        return memory.join(parts.parts)
-    most = _most_bytes(number, coder, x, metadata)
     if out is None:
-        new = memory.NewBytes(most)
-        file = MemoryFile(new.view, at_start=True)
-        _write(cast(BinaryIO, file), number, coder, x, rate, metadata)
-        return new.finish(len(file.used()))
+        return _new_bytes(number, coder, x, rate, metadata)
+    most = _most_bytes(number, coder, x, metadata)
     view = memoryview(out).cast("B")
     if view.readonly or len(view) < most:
         what = "cannot be written to" if view.readonly else f"has {len(view)} bytes"
         raise ValueError(f"out {what}, expected {most} or more writable ones; see max_size")
-    file = MemoryFile(view, at_start=False)
+    file = MemoryFile(lambda: view, at_start=False)
     _write(cast(BinaryIO, file), number, coder, x, rate, metadata)
     return file.used()
 
@@ -288,24 +279,27 @@ def _naming(path: Path) -> Iterator[None]:
         raise BitstreamError(f"{path}: {error}") from None
 
 
-class _Parts(io.RawIOBase):
-    """A file that keeps what it is given, uncopied, until all is joined."""
-
-    def __init__(self) -> None:
-        self.parts: list[Buffer] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.parts.append(data)
-        return len(data)
-
-
 def _coder(codec: str | None, options: dict[str, Any]) -> tuple[int, Codec]:
     """The number of a codec, and the codec."""
     number = registry.codec_id(codec or "tensor/lossless")
     return number, _codec(number, None, options)
+
+
+def _new_bytes(
+    number: int, coder: Codec, x: Any, rate: Rate | None, metadata: dict[str, Any] | None
+) -> bytes:
+    """Encode to new bytes; what is large is made in them."""
+    new: list[memory.NewBytes] = []
+
+    def make() -> memoryview:
+        new.append(memory.NewBytes(_most_bytes(number, coder, x, metadata)))
+        view: memoryview = new[0].view
+        return view
+
+    file = MemoryFile(make, at_start=True)
+    _write(cast(BinaryIO, file), number, coder, x, rate, metadata)
+    parts = file.parts()
+    return new[0].finish(len(file.used())) if parts is None else memory.join(parts)
 
 
 def _most_bytes(number: int, coder: Codec, x: Any, metadata: dict[str, Any] | None) -> int:
@@ -324,7 +318,8 @@ def _write(
     metadata: dict[str, Any] | None,
 ) -> None:
     header = coder.header(x)
-    reserve = empty_size(number, header, metadata)
+    # Only a rate can ask for the size of the whole file.
+    reserve = 0 if rate is None else empty_size(number, header, metadata)
     with Writer(file, number, header, metadata) as writer:
         options: dict[str, Any] = {"place": writer.place} if hasattr(coder, "bounds") else {}
         for packet in coder.encode(x, rate, reserve, **options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 from ..kernels import memory
@@ -10,17 +11,18 @@ from .codec import Buffer
 
 
 class MemoryFile(io.RawIOBase):
-    """A file in a given buffer; what was made at a `place` in it is moved only where it must be.
+    """A file in memory; what was made at a `place` in it is moved only where it must be.
 
     Args:
-        view: where the file shall be; it must be large enough.
+        make: makes the memory where the file shall be, when the first place in it is asked for.
         at_start: whether the file must begin where the buffer does. If not, what comes before
             the first bulk is put right before that when its size is known.
     """
 
-    def __init__(self, view: memoryview, at_start: bool) -> None:
+    def __init__(self, make: Callable[[], memoryview], at_start: bool) -> None:
         """Begin an empty file."""
-        self._view = view
+        self._make = make
+        self._view: memoryview | None = None
         self._at_start = at_start
         self._pending: list[Buffer] = []  # written, but not in the buffer yet
         self._begin: int | None = None
@@ -38,18 +40,26 @@ class MemoryFile(io.RawIOBase):
             most: an upper bound of that offset, which is as good before the first bulk.
             size: bytes.
         """
+        view = self._in_memory()
         if self._begin is not None:
             at = self._begin + expected
         elif self._at_start:
             at = expected
         else:
             at = most + -most % memory.LINE
-        return self._view[at : at + size]
+        return view[at : at + size]
+
+    def _in_memory(self) -> memoryview:
+        if self._view is None:
+            self._view = self._make()
+        return self._view
 
     def write(self, data: Any) -> int:
         """Append bytes."""
-        at = memory.offset_in(self._view, data) if isinstance(data, memoryview) else None
-        if at is None:
+        view, at = self._view, None
+        if view is not None and isinstance(data, memoryview):
+            at = memory.offset_in(view, data)
+        if view is None or at is None:
             self._pending.append(data)
             return len(data)
         before = sum(map(len, self._pending))
@@ -57,19 +67,24 @@ class MemoryFile(io.RawIOBase):
             self._begin = self._end = 0 if self._at_start else at - before
         # Before what comes in front of it, which may be longer than expected.
         to = self._end + before
-        memory.move(self._view[to : to + len(data)], data)
-        self._put_pending()
+        memory.move(view[to : to + len(data)], data)
+        self._put_pending(view)
         self._end = to + len(data)
         return len(data)
 
-    def _put_pending(self) -> None:
+    def _put_pending(self, view: memoryview) -> None:
         for part in self._pending:
-            self._view[self._end : self._end + len(part)] = part
+            view[self._end : self._end + len(part)] = part
             self._end += len(part)
         self._pending.clear()
 
+    def parts(self) -> list[Buffer] | None:
+        """Return the file in parts, if no place was asked for."""
+        return self._pending if self._view is None else None
+
     def used(self) -> memoryview:
-        """Return the part of the buffer that is the file."""
+        """Return the memory that is the file."""
+        view = self._in_memory()
         self._begin = self._begin or 0
-        self._put_pending()
-        return self._view[self._begin : self._end]
+        self._put_pending(view)
+        return view[self._begin : self._end]

@@ -5,14 +5,17 @@ several times over; a page of 2 MiB costs it once.
 """
 
 import importlib
+import threading
 import types
-from collections.abc import Callable
 
 import numpy as np
 
 Buffer = bytes | bytearray | memoryview
 LARGE = 4 << 20  # bytes; below, it makes no difference
 LINE = 64  # bytes of a cache line
+KEPT = 16 << 20  # bytes that may wait for their next use, per thread
+
+_spare = threading.local()
 
 
 def _compiled() -> types.ModuleType | None:
@@ -58,28 +61,45 @@ def offset_in(view: memoryview, part: Buffer) -> int | None:
 
 def move(to: memoryview, data: Buffer) -> None:
     """Copy bytes, which may overlap with where they go, unless they are there already."""
-    if len(data) < LINE or _address(to) != _address(data):
+    if not len(data) or _address(to) != _address(data):
         to[:] = data
 
 
 class NewBytes:
     """Bytes that are written before they become `bytes`.
 
+    Small ones are made in memory that waits for its thread's next use, and copied: new memory
+    costs more than that.
+
     Attributes:
         view: the memory to write to; nobody may use it after `finish`.
     """
 
     def __init__(self, size: int) -> None:
-        """Reserve up to `size` bytes; what is not written to costs nothing."""
-        cpp = _compiled() if size >= LARGE else None
-        self._finish: Callable[[int], bytes]
-        if cpp is None:
-            self.view = room(size)
-            self._finish = lambda used: bytes(self.view[:used])
-        else:
-            token, self.view = cpp.memory_new_bytes(size)
-            self._finish = lambda used: cpp.memory_finish_bytes(token, used)
+        """Reserve up to `size` bytes; of many, what is not written to costs nothing."""
+        cpp = _compiled() if size > KEPT else None
+        self._token: object = None
+        if cpp is not None:
+            self._token, self.view = cpp.memory_new_bytes(size)
+            return
+        kept: memoryview | None = getattr(_spare, "view", None)
+        if kept is None or len(kept) < size:
+            kept = room(size)
+        _spare.view = None  # nobody else takes it meanwhile
+        self.view = kept
 
     def finish(self, used: int) -> bytes:
         """Return the first `used` bytes."""
-        return self._finish(used)
+        if self._token is not None:
+            return _finish(self._token, used)
+        copied = bytes(self.view[:used])
+        if len(self.view) <= KEPT:
+            _spare.view = self.view
+        return copied
+
+
+def _finish(token: object, used: int) -> bytes:
+    cpp = _compiled()
+    assert cpp is not None  # it made the token
+    made: bytes = cpp.memory_finish_bytes(token, used)
+    return made

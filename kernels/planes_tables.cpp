@@ -121,6 +121,17 @@ void Table::set_cums() {
   }
 }
 
+namespace {
+
+struct Cheapest {
+  int cost = 1 << 28, symbol = 0;
+  bool operator<(const Cheapest& other) const {
+    return cost != other.cost ? cost < other.cost : symbol < other.symbol;
+  }
+};
+
+}  // namespace
+
 void Table::prepare_encoder(bool pairs) {
   set_cums();
   const int64_t* log = log2_table(kPrecision);
@@ -133,20 +144,24 @@ void Table::prepare_encoder(bool pairs) {
     cost[s] = static_cast<int16_t>(((int64_t{kPrecision} << kLogBits) - log[freq[s]]) >>
                                    (kLogBits - kCostBits));
   }
+  // The cheapest symbol, the lowest of equals: of all, and of those that share a nibble.
+  Cheapest all, low[16], high[16];
+  for (int s = 0; s < 256; ++s) {
+    if (!freq[s]) continue;
+    for (Cheapest* best : {&all, &low[s & 15], &high[s >> 4]})
+      *best = std::min(*best, Cheapest{cost[s], s});
+  }
+  constexpr int patch = kPatchBits * kCostUnit;
   for (int s = 0; s < 256; ++s) {
     if (freq[s]) continue;
     rare[(s & 15) | (s >> 3 & 16)] |= static_cast<uint8_t>(1 << (s >> 4 & 7));
-    int least = 1 << 30;
-    for (int t = 0; t < 256; ++t) {
-      if (!freq[t]) continue;
-      const int patches = pairs ? (((s ^ t) & 15) != 0) + ((s ^ t) >> 4 != 0) : 1;
-      const int sum = cost[t] + patches * kPatchBits * kCostUnit;
-      if (sum < least) {
-        least = sum;
-        instead[s] = static_cast<uint8_t>(t);
-      }
-    }
-    cost[s] = static_cast<int16_t>(least);
+    // A pair needs a patch for each nibble that is another, a byte one.
+    Cheapest best{all.cost + (pairs ? 2 : 1) * patch, all.symbol};
+    if (pairs)
+      for (const Cheapest& half : {low[s & 15], high[s >> 4]})
+        best = std::min(best, Cheapest{half.cost + patch, half.symbol});
+    instead[s] = static_cast<uint8_t>(best.symbol);
+    cost[s] = static_cast<int16_t>(best.cost);
   }
 }
 

@@ -14,7 +14,7 @@ from latentpack import BitstreamError
 from latentpack.codecs.codec import Packet
 from latentpack.codecs.tensor.dtypes import DTYPES, IDS
 from latentpack.codecs.tensor.lossless import Lossless
-from latentpack.kernels import planes
+from latentpack.kernels import memory, planes
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf")
 
@@ -239,6 +239,13 @@ def test_out_holds_the_same_bytes(mode):
             made = latentpack.encode(x, mode=mode, metadata={"a": 1}, chunk=16384, out=room)
             assert isinstance(made, memoryview) and made == data
         made.release()
+
+
+@pytest.mark.parametrize("mode", ["fast", "tight"])
+def test_large_results_are_the_same(mode, monkeypatch):
+    want = [latentpack.encode(x, mode=mode, chunk=16384) for x in (MIXED, *MIXED.values())]
+    monkeypatch.setattr(memory, "KEPT", 0)  # as if all were large
+    assert [latentpack.encode(x, mode=mode, chunk=16384) for x in (MIXED, *MIXED.values())] == want
 
 
 def test_out_must_be_large_enough_and_writable():
