@@ -32,8 +32,9 @@ def channels_encode(
 def channels_decode(
     tables: object,
     layout: int,
-    data: ReadableBuffer,
-    parts: list[tuple[WriteableBuffer, ReadableBuffer, ReadableBuffer]],
+    blocks: list[
+        tuple[ReadableBuffer, list[tuple[WriteableBuffer, ReadableBuffer, ReadableBuffer]]]
+    ],
     isa: int,
     /,
 ) -> str: ...

@@ -5,9 +5,16 @@
 #include <cstring>
 
 namespace latentpack::channels {
+
+size_t rest_bytes(const std::vector<Part>& parts, int bytes) {
+  size_t n = 0;
+  for (const Part& part : parts) n += part.count();
+  return n * static_cast<size_t>(bytes - 1);
+}
+
 namespace {
 
-constexpr size_t kStrip = 1 << 13;  // symbols decoded at once: all about them stays in the L1
+constexpr size_t kStrip = 1 << 12;  // symbols decoded at once: all about them stays near
 
 size_t strip_rows(const Part& part, int layout) {
   return std::max<size_t>(1, kStrip / std::max<size_t>(1, row_symbols(part, layout)));
@@ -131,70 +138,131 @@ bool coded(const Prepared& tables, int layout, const std::vector<Part>& parts) {
   return true;
 }
 
-// Reads the head of a stream; an error's text, or nullptr.
-const char* open_stream(const uint8_t*& at, size_t& size, Decoding& decoding) {
-  std::memset(&decoding, 0, sizeof decoding);
-  if (size == 0) return nullptr;
-  if (at[0] > 5) return "log2(lanes) is above 5";
-  decoding.lanes = 1u << at[0];
-  const size_t head = 1 + 4 * static_cast<size_t>(decoding.lanes);
-  if (size < head || (size - head) % 2) return "not the size of a stream of so many lanes";
-  std::memcpy(decoding.states, at + 1, head - 1);
-  for (uint32_t j = 0; j < decoding.lanes; ++j)
-    if (decoding.states[j] < kLower) return "a state is below its least value";
-  at += head;
-  size -= head;
-  return nullptr;
-}
+// A block being decoded, a strip of rows at a time.
+class BlockReader {
+ public:
+  // What of the next strip is to be decoded; its `n` is 0 at the end.
+  Wanted wanted{};
 
-bool at_end(const Decoding& decoding, size_t size) {
-  bool same = decoding.at == size;
-  for (uint32_t j = 0; j < decoding.lanes; ++j) same &= decoding.states[j] == kLower;
-  return same;
-}
+  BlockReader(int layout, int bytes, Isa isa, const Coded& block)
+      : layout_(layout), bytes_(bytes), loops_(planes::loops_for(isa)), block_(block) {}
 
-struct Strip {
-  std::vector<uint8_t> index, bytes;
-  std::vector<int16_t> symbols;
-};
+  // Reads the head of the stream and prepares the first strip; an error's text, or nullptr.
+  const char* open() {
+    const size_t rest = rest_bytes(block_.parts, bytes_);
+    if (block_.size < rest) return "the block is shorter than its plain planes";
+    rests_ = block_.data;
+    const uint8_t* stream = block_.data + rest;
+    const size_t size = block_.size - rest;
+    wanted.state = &state_;
+    if (size) {
+      if (stream[0] > 5) return "log2(lanes) is above 5";
+      state_.lanes = 1u << stream[0];
+      const size_t head = 1 + 4 * static_cast<size_t>(state_.lanes);
+      if (size < head || (size - head) % 2) return "not the size of a stream of so many lanes";
+      std::memcpy(state_.states, stream + 1, head - 1);
+      for (uint32_t j = 0; j < state_.lanes; ++j)
+        if (state_.states[j] < kLower) return "a state is below its least value";
+      wanted.words = stream + head;
+      wanted.bytes = size - head;
+    }
+    begin_part();
+    return nullptr;
+  }
 
-const char* decode_part(Prepared& tables, Isa isa, int layout, int bytes, const Part& part,
-                        const uint8_t* rests, Decoding& decoding, const uint8_t* words,
-                        size_t size, Strip& strip) {
-  const planes::Loops& loops = planes::loops_for(isa);
-  const size_t n = part.count(), row_count = row_symbols(part, layout);
-  const size_t most = std::min(strip_rows(part, layout), part.rows);
-  strip.index.resize(most * row_count);
-  strip.symbols.resize(most * row_count);
-  strip.bytes.resize(most * part.channels());
-  tile(part, layout, most, strip.index.data());
-  for (size_t row = 0; row < part.rows; row += most) {
-    const size_t rows = std::min(most, part.rows - row), count = rows * row_count;
-    const Status status = latentpack::decode(tables, isa, decoding, words, size,
-                                             strip.index.data(), count, strip.symbols.data());
-    if (status != Status::kOk) return text_of(status);
-    if (!from_symbols(part, layout, rows, strip.symbols.data(), strip.bytes.data()))
+  // Turns the decoded strip into elements and prepares the next; an error's text, or nullptr.
+  const char* close_strip() {
+    const Part& part = block_.parts[at_];
+    if (!from_symbols(part, layout_, rows_, symbols_.data(), plane_.data()))
       return "a symbol is outside a byte";
     size_t done = 0;
-    const size_t first = row * part.channels();
-    each_run(part, bytes, row, rows, [&](uint8_t* elements, size_t length) {
-      const uint8_t* planes[4] = {strip.bytes.data() + done};
-      for (int p = 1; p < bytes; ++p)
-        planes[p] = rests + static_cast<size_t>(p - 1) * n + first + done;
-      loops.join(planes, length, bytes, layout, elements);
+    const size_t first = row_ * part.channels();
+    each_run(part, bytes_, row_, rows_, [&](uint8_t* elements, size_t length) {
+      const uint8_t* planes[4] = {plane_.data() + done};
+      for (int p = 1; p < bytes_; ++p)
+        planes[p] = rests_ + static_cast<size_t>(p - 1) * part.count() + first + done;
+      loops_.join(planes, length, bytes_, layout_, elements);
       done += length;
     });
+    row_ += rows_;
+    if (row_ < part.rows) {
+      begin_strip();
+    } else {
+      rests_ += part.count() * static_cast<size_t>(bytes_ - 1);
+      ++at_;
+      begin_part();
+    }
+    return nullptr;
   }
-  return nullptr;
+
+  const char* close() const {
+    bool same = state_.at == wanted.bytes;
+    for (uint32_t j = 0; j < state_.lanes; ++j) same &= state_.states[j] == kLower;
+    return same ? nullptr : "the coded stream does not end where it should";
+  }
+
+ private:
+  // The next part with anything in it.
+  void begin_part() {
+    while (at_ < block_.parts.size() && block_.parts[at_].count() == 0) ++at_;
+    wanted.n = 0;
+    if (at_ == block_.parts.size()) return;
+    const Part& part = block_.parts[at_];
+    const size_t symbols = row_symbols(part, layout_);
+    most_ = std::min(strip_rows(part, layout_), part.rows);
+    row_ = 0;
+    index_.resize(most_ * symbols);
+    symbols_.resize(most_ * symbols);
+    plane_.resize(most_ * part.channels());
+    tile(part, layout_, most_, index_.data());
+    begin_strip();
+  }
+
+  void begin_strip() {
+    const Part& part = block_.parts[at_];
+    rows_ = std::min(most_, part.rows - row_);
+    wanted.index = index_.data();
+    wanted.symbols = symbols_.data();
+    wanted.n = rows_ * row_symbols(part, layout_);
+  }
+
+  const int layout_, bytes_;
+  const planes::Loops& loops_;
+  const Coded& block_;
+  Decoding state_{};
+  const uint8_t* rests_ = nullptr;
+  size_t at_ = 0;                           // the part
+  size_t row_ = 0, rows_ = 0, most_ = 0;    // of the part: the strip's first and how many, at most
+  std::vector<uint8_t> index_, plane_;
+  std::vector<int16_t> symbols_;
+};
+
+// The strips that are left of an open block.
+const char* finish(Prepared& tables, Isa isa, BlockReader& block) {
+  while (block.wanted.n) {
+    const Wanted& next = block.wanted;
+    const Status status = latentpack::decode(tables, isa, *next.state, next.words, next.bytes,
+                                             next.index, next.n, next.symbols);
+    if (status != Status::kOk) return text_of(status);
+    if (const char* error = block.close_strip()) return error;
+  }
+  return block.close();
+}
+
+const char* together(Prepared& tables, Isa isa, BlockReader& one, BlockReader& two) {
+  const char* error = one.open();
+  if (!error) error = two.open();
+  while (!error && one.wanted.n && two.wanted.n) {
+    const Status status = decode_two(tables, isa, one.wanted, two.wanted);
+    error = text_of(status);
+    if (!error) error = one.close_strip();
+    if (!error) error = two.close_strip();
+  }
+  if (!error) error = finish(tables, isa, one);
+  return error ? error : finish(tables, isa, two);
 }
 
 }  // namespace
-
-size_t rest_bytes(const std::vector<Part>& parts, int bytes) {
-  size_t n = 0;
-  for (const Part& part : parts) n += part.count();
-  return n * static_cast<size_t>(bytes - 1);
-}
 
 Status encode(const Prepared& tables, Isa isa, int layout, int bytes,
               const std::vector<Part>& parts, int lanes, uint8_t* out, size_t room_bytes,
@@ -241,22 +309,19 @@ Status encode(const Prepared& tables, Isa isa, int layout, int bytes,
 }
 
 const char* decode(Prepared& tables, Isa isa, int layout, int bytes,
-                   const std::vector<Part>& parts, const uint8_t* data, size_t size) {
-  const size_t rest = rest_bytes(parts, bytes);
-  if (size < rest) return "the block is shorter than its plain planes";
-  const uint8_t* words = data + rest;
-  size -= rest;
-  if (!coded(tables, layout, parts)) return kBadClass;
-  Decoding decoding;
-  if (const char* error = open_stream(words, size, decoding)) return error;
-  Strip strip;
-  for (const Part& part : parts) {
-    const char* error = decode_part(tables, isa, layout, bytes, part, data, decoding, words, size,
-                                    strip);
-    if (error) return error;
-    data += part.count() * static_cast<size_t>(bytes - 1);
+                   const std::vector<Coded>& blocks) {
+  for (const Coded& block : blocks)
+    if (!coded(tables, layout, block.parts)) return kBadClass;
+  for (size_t i = 0; i < blocks.size(); i += 2) {
+    BlockReader one(layout, bytes, isa, blocks[i]);
+    if (i + 1 == blocks.size()) {
+      const char* error = one.open();
+      return error ? error : finish(tables, isa, one);
+    }
+    BlockReader two(layout, bytes, isa, blocks[i + 1]);
+    if (const char* error = together(tables, isa, one, two)) return error;
   }
-  return at_end(decoding, size) ? nullptr : "the coded stream does not end where it should";
+  return nullptr;
 }
 
 }  // namespace latentpack::channels

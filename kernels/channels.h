@@ -34,8 +34,13 @@ inline constexpr const char* kBadClass = "a class is outside the tables, or its 
 Status encode(const Prepared&, Isa, int layout, int bytes, const std::vector<Part>&, int lanes,
               uint8_t* out, size_t room, size_t& size);
 size_t rest_bytes(const std::vector<Part>&, int bytes);
-// Fills the parts; an error's text, or nullptr.
-const char* decode(Prepared&, Isa, int layout, int bytes, const std::vector<Part>&,
-                   const uint8_t* data, size_t size);
+
+struct Coded {
+  const uint8_t* data;
+  size_t size;
+  std::vector<Part> parts;  // to be filled
+};
+// An error's text, or nullptr. Two blocks at a time: see `decode_two`.
+const char* decode(Prepared&, Isa, int layout, int bytes, const std::vector<Coded>&);
 
 }  // namespace latentpack::channels

@@ -3,6 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
@@ -33,14 +34,13 @@ class Arrays {
   Arrays(const Arrays&) = delete;
   Arrays& operator=(const Arrays&) = delete;
   ~Arrays() {
-    for (Py_buffer& view : views_) PyBuffer_Release(&view);
+    for (const auto& view : views_) PyBuffer_Release(view.get());
   }
 
   // False with an error set. All elements must have one size, which `bytes` becomes.
   bool take(PyObject* list, int layout, bool writable) {
     const Py_ssize_t count = PyList_Size(list);
     if (count < 1) return failed("expected at least one part");
-    views_.reserve(3 * static_cast<size_t>(count));
     for (Py_ssize_t i = 0; i < count; ++i) {
       PyObject *elements, *classes, *tops;
       if (!PyArg_ParseTuple(PyList_GetItem(list, i), "OOO", &elements, &classes, &tops))
@@ -53,16 +53,18 @@ class Arrays {
     return true;
   }
 
+  // A buffer of an object, held as long as this is; nullptr with an error set.
+  const Py_buffer* view(PyObject* object, int flags) {
+    auto got = std::make_unique<Py_buffer>();
+    if (PyObject_GetBuffer(object, got.get(), flags) != 0) return nullptr;
+    views_.push_back(std::move(got));
+    return views_.back().get();
+  }
+
   int bytes = 0;
   std::vector<channels::Part> parts;
 
  private:
-  const Py_buffer* view(PyObject* object, int flags) {
-    Py_buffer got;
-    if (PyObject_GetBuffer(object, &got, flags) != 0) return nullptr;
-    views_.push_back(got);
-    return &views_.back();
-  }
 
   bool add(const Py_buffer& e, const Py_buffer& c, const Py_buffer& t, int layout) {
     if (e.ndim != 3 || (e.itemsize != 1 && e.itemsize != 2 && e.itemsize != 4))
@@ -87,7 +89,7 @@ class Arrays {
     return true;
   }
 
-  std::vector<Py_buffer> views_;  // reserved: the addresses stay
+  std::vector<std::unique_ptr<Py_buffer>> views_;
 };
 
 bool fits(int layout, int bytes) {
@@ -139,30 +141,38 @@ PyObject* channels_encode(PyObject*, PyObject* args) {
 
 PyObject* channels_decode(PyObject*, PyObject* args) {
   PyObject *capsule, *list;
-  Py_buffer data;
   int layout, isa;
-  if (!PyArg_ParseTuple(args, "Oiy*O!i", &capsule, &layout, &data, &PyList_Type, &list, &isa))
+  if (!PyArg_ParseTuple(args, "OiO!i", &capsule, &layout, &PyList_Type, &list, &isa))
     return nullptr;
   Prepared* tables = prepared(capsule);
+  if (!tables) return nullptr;
+  const auto count = static_cast<size_t>(PyList_Size(list));
+  std::vector<Arrays> arrays(count);
+  std::vector<channels::Coded> blocks(count);
+  for (size_t i = 0; i < count; ++i) {
+    PyObject *data, *parts;
+    if (!PyArg_ParseTuple(PyList_GetItem(list, static_cast<Py_ssize_t>(i)), "OO!", &data,
+                          &PyList_Type, &parts))
+      return nullptr;
+    if (!arrays[i].take(parts, layout, true)) return nullptr;
+    const Py_buffer* view = arrays[i].view(data, PyBUF_SIMPLE);
+    if (!view) return nullptr;
+    if (!fits(layout, arrays[i].bytes) || arrays[i].bytes != arrays[0].bytes)
+      return failed("the layout does not fit the elements");
+    blocks[i] = {static_cast<const uint8_t*>(view->buf), static_cast<size_t>(view->len),
+                 arrays[i].parts};
+  }
   const char* error = nullptr;
   bool memory = true;
-  Arrays arrays;
-  const bool taken = tables && arrays.take(list, layout, true);
-  const bool fit = taken && fits(layout, arrays.bytes);
-  if (fit) {
-    Py_BEGIN_ALLOW_THREADS
-    try {
-      error = channels::decode(*tables, chosen(isa), layout, arrays.bytes, arrays.parts,
-                               static_cast<const uint8_t*>(data.buf),
-                               static_cast<size_t>(data.len));
-    } catch (const std::bad_alloc&) {
-      memory = false;
+  Py_BEGIN_ALLOW_THREADS
+  try {
+    if (count) {
+      error = channels::decode(*tables, chosen(isa), layout, arrays[0].bytes, blocks);
     }
-    Py_END_ALLOW_THREADS
+  } catch (const std::bad_alloc&) {
+    memory = false;
   }
-  PyBuffer_Release(&data);
-  if (!taken) return nullptr;
-  if (!fit) return failed("the layout does not fit the elements");
+  Py_END_ALLOW_THREADS
   if (!memory) return PyErr_NoMemory();
   if (error == channels::kBadClass) return failed(error);
   return PyUnicode_FromString(error ? error : "");
@@ -174,6 +184,6 @@ PyMethodDef channels_methods[] = {
     {"channels_encode", channels_encode, METH_VARARGS,
      "(tables, layout, [(elements, classes, tops)], lanes, isa, out): the size."},
     {"channels_decode", channels_decode, METH_VARARGS,
-     "(tables, layout, data, [(elements, classes, tops)], isa): an error's text, or \"\"."},
+     "(tables, layout, [(data, [(elements, classes, tops)])], isa): an error's text, or \"\"."},
     {nullptr, nullptr, 0, nullptr},
 };

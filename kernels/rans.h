@@ -156,6 +156,8 @@ size_t encode_steps_avx2(const Prepared&, uint32_t*, int, uint16_t*&, const int1
                          const uint8_t*, size_t);
 size_t decode_steps_avx512(const Prepared&, uint32_t*, int, Reader&, const uint8_t*, size_t,
                            int16_t*);
+// Of kMaxLanes lanes.
+size_t decode_wide_avx512(const Prepared&, uint32_t*, Reader&, const uint8_t*, size_t, int16_t*);
 size_t encode_steps_avx512(const Prepared&, uint32_t*, int, uint16_t*&, const int16_t*,
                            const uint8_t*, size_t);
 #endif
@@ -194,6 +196,19 @@ struct Decoding {
 // symbols[0 .. n) by rows index[0 .. n); `words` holds `bytes` bytes, an even number.
 Status decode(Prepared&, Isa, Decoding&, const uint8_t* words, size_t bytes, const uint8_t* index,
               size_t n, int16_t* symbols);
+
+// A stream and what is wanted of it next, the arguments of `decode`. What has been decoded is left
+// behind: the fields move on.
+struct Wanted {
+  Decoding* state;
+  const uint8_t* words;
+  size_t bytes;
+  const uint8_t* index;
+  size_t n;
+  int16_t* symbols;
+};
+// Decodes both: each waits for its tables while the other counts, where that is faster.
+Status decode_two(Prepared&, Isa, Wanted&, Wanted&);
 
 // Words in the encoder's order, then states. lanes = 0: by payload.
 struct Encoded {

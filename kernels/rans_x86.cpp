@@ -2,20 +2,10 @@
 //
 // Each function is compiled for its own instruction set, so the file needs no compiler flags;
 // rans.cpp calls one only where the processor has it.
-#include "rans.h"
+#include "rans_x86.h"
 
 #if LATENTPACK_X86
 // GCC 12 takes the deliberately undefined operands of its own intrinsics for mistakes.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
-#define TARGET_AVX2 __attribute__((target("avx2,popcnt")))
-#define TARGET_AVX512 \
-  __attribute__((target("avx2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi2")))
-
 namespace latentpack {
 namespace {
 
@@ -80,7 +70,7 @@ TARGET_AVX2 inline Lookup lookup_of(const Prepared& tables) {
           _mm256_set1_epi32((1 << tables.precision) - 1)};
 }
 
-// One gather from the large table, or two, of which only the first may miss the nearest cache.
+// One look-up in the large table, or two, of which only the first may miss the nearest cache.
 template <bool kSlots>
 TARGET_AVX2 inline Found find(const Lookup& in, __m256i x, const uint8_t* index) {
   const __m256i row =
@@ -90,7 +80,7 @@ TARGET_AVX2 inline Found find(const Lookup& in, __m256i x, const uint8_t* index)
   __m256i value, freq, bias;
   if (kSlots) {
     const __m256i low12 = _mm256_set1_epi32(0xFFF);
-    const __m256i entry = _mm256_i32gather_epi32(in.slots, where, 4);
+    const __m256i entry = look_up8(in.slots, where);
     value = _mm256_srli_epi32(entry, 24);
     freq = _mm256_and_si256(entry, low12);
     bias = _mm256_and_si256(_mm256_srli_epi32(entry, 12), low12);
@@ -228,7 +218,7 @@ TARGET_AVX2 size_t encode_avx2(const Prepared& tables, uint32_t* states, uint16_
 
 // Eight lanes per register here too: a step waits for its gather, and two gathers of eight
 // come back sooner than one of sixteen.
-template <int kGroups, bool kSlots>
+template <int kGroups>
 TARGET_AVX512 size_t decode_avx512(const Prepared& tables, uint32_t* states, Reader& reader,
                                    const uint8_t* index, size_t steps, int16_t* symbols) {
   const Lookup lookup = lookup_of(tables);
@@ -241,7 +231,7 @@ TARGET_AVX512 size_t decode_avx512(const Prepared& tables, uint32_t* states, Rea
   size_t done = 0;
   for (; done < steps && at <= last; ++done, index += 8 * kGroups, symbols += 8 * kGroups) {
     Found found[kGroups];
-    for (int g = 0; g < kGroups; ++g) found[g] = find<kSlots>(lookup, x[g], index + 8 * g);
+    for (int g = 0; g < kGroups; ++g) found[g] = find<false>(lookup, x[g], index + 8 * g);
     if (any_escaped(found)) break;
     for (int g = 0; g < kGroups; ++g) {
       const __m256i y = found[g].x;
@@ -340,10 +330,11 @@ size_t encode_steps_avx2(const Prepared& tables, uint32_t* states, int lanes, ui
   return lanes * kernel(tables, states, out, symbols, index, steps);
 }
 
+
 size_t decode_steps_avx512(const Prepared& tables, uint32_t* states, int lanes, Reader& reader,
                            const uint8_t* index, size_t steps, int16_t* symbols) {
-  auto kernel = lanes == 16 ? decode_avx512<2, false> : decode_avx512<4, true>;
-  return lanes * kernel(tables, states, reader, index, steps, symbols);
+  if (lanes == kMaxLanes) return decode_wide_avx512(tables, states, reader, index, steps, symbols);
+  return static_cast<size_t>(lanes) * decode_avx512<2>(tables, states, reader, index, steps, symbols);
 }
 
 size_t encode_steps_avx512(const Prepared& tables, uint32_t* states, int lanes, uint16_t*& out,

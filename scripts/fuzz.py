@@ -159,10 +159,15 @@ def channels() -> Iterator[Seed]:
         for backend in rans.backends()[1:]:
 
             def decode(
-                block: Parts, part: kernel.Part = part, layout: int = layout, backend: str = backend
+                block: Parts,
+                data: bytes = data,
+                part: kernel.Part = part,
+                layout: int = layout,
+                backend: str = backend,
             ) -> object:
-                out = [part._replace(elements=np.zeros_like(part.elements)) for _ in "kv"]
-                kernel.decode(tables, layout, block[0], out, backend=backend)
+                out = [part._replace(elements=np.zeros_like(part.elements)) for _ in "kvkv"]
+                whole = (data, out[:2])  # beside it, as two are decoded at once
+                kernel.decode(tables, layout, [(block[0], out[2:]), whole], backend=backend)
                 return out
 
             yield [data], decode

@@ -101,7 +101,7 @@ def test_backends_agree(layout, dtype, seed):
     for backend in rans.backends():
         assert encoded(tables, layout, parts, backend=backend) == expected
         got = empty_like(parts)
-        channels.decode(tables, layout, expected, got, backend=backend)
+        channels.decode(tables, layout, [(expected, got)], backend=backend)
         assert_same(parts, got)
 
 
@@ -116,7 +116,7 @@ def test_strips_larger_than_the_scratch(backend, layout, strided):
         parts = [some_part(rng, tables, layout, np.uint16, shape, strided) for _ in range(2)]
         data = encoded(tables, layout, parts, backend=backend)
         got = empty_like(parts)
-        channels.decode(tables, layout, data, got, backend=backend)
+        channels.decode(tables, layout, [(data, got)], backend=backend)
         assert_same(parts, got)
 
 
@@ -129,7 +129,7 @@ def test_any_lanes_decode(lanes):
     assert data == encoded(tables, FLOAT, parts, lanes=lanes, backend="ref")
     for backend in rans.backends():
         got = empty_like(parts)
-        channels.decode(tables, FLOAT, data, got, backend=backend)
+        channels.decode(tables, FLOAT, [(data, got)], backend=backend)
         assert_same(parts, got)
 
 
@@ -162,7 +162,7 @@ def test_arguments(backend):
         channels.encode(tables, FLOAT, [part], bytearray(x.nbytes - 1), backend=backend)
     data = encoded(tables, FLOAT, [part])
     with pytest.raises(ValueError, match="class is outside"):
-        channels.decode(tables, FLOAT, data, empty_like([wrong]), backend=backend)
+        channels.decode(tables, FLOAT, [(data, empty_like([wrong]))], backend=backend)
     with pytest.raises(ValueError, match="backend is 'gpu'"):
         encoded(tables, FLOAT, [part], backend="gpu")
 
@@ -179,14 +179,14 @@ def test_damage(backend):
     data = encoded(tables, FLOAT, parts)
     for size in range(len(data)):
         with pytest.raises(BitstreamError):
-            channels.decode(tables, FLOAT, data[:size], empty_like(parts), backend=backend)
+            channels.decode(tables, FLOAT, [(data[:size], empty_like(parts))], backend=backend)
     unnoticed = 0
     bits = range(8 * 320, 8 * len(data), 7 if backend == "ref" else 1)
     for i in bits:
         broken = bytearray(data)
         broken[i // 8] ^= 1 << i % 8
         try:
-            channels.decode(tables, FLOAT, bytes(broken), empty_like(parts), backend=backend)
+            channels.decode(tables, FLOAT, [(bytes(broken), empty_like(parts))], backend=backend)
             unnoticed += 1
         except BitstreamError:
             pass
@@ -202,7 +202,7 @@ def test_random_bytes_never_crash(backend):
         data = rng.integers(0, 256, int(rng.integers(0, 900)), np.uint8)
         data[320:321] = rng.integers(0, 6)
         try:
-            channels.decode(tables, FLOAT, data.tobytes(), empty_like(parts), backend=backend)
+            channels.decode(tables, FLOAT, [(data.tobytes(), empty_like(parts))], backend=backend)
         except BitstreamError:
             pass
 
@@ -217,3 +217,38 @@ def test_nothing_is_written_beyond_the_room(backend):
     out = memoryview(room)[: x.nbytes]
     assert channels.encode(tables, FLOAT, [part], out, backend=backend) > x.nbytes
     assert room[x.nbytes :] == b"\xa5" * 100
+
+
+@pytest.mark.parametrize("backend", rans.backends())
+@pytest.mark.parametrize(("layout", "dtype"), [(FLOAT, np.uint16), (BYTE_PLANES, np.uint8)])
+def test_blocks_that_are_decoded_together(backend, layout, dtype):
+    """Of all lengths and lanes, with escapes at other places, and a damaged one among them."""
+    rng = np.random.default_rng(8)
+    tables = some_tables(rng, 4)
+    shapes = [(90, 2, 8), (90, 2, 8), (31, 2, 8), (90, 1, 6), (0, 2, 8), (4, 3, 2), (90, 2, 8)]
+    lanes = [32, 32, 32, 32, 32, 4, 16]
+    parts = [[some_part(rng, tables, layout, dtype, s, False) for _ in "kv"] for s in shapes]
+    data = [encoded(tables, layout, p, lanes=n) for p, n in zip(parts, lanes, strict=True)]
+    got = [empty_like(part) for part in parts]
+    channels.decode(tables, layout, list(zip(data, got, strict=True)), backend=backend)
+    for part, decoded in zip(parts, got, strict=True):
+        assert_same(part, decoded)
+    channels.decode(tables, layout, [], backend=backend)
+    for which in range(2):
+        broken = list(data)
+        broken[which] = broken[which][:-2]
+        with pytest.raises(BitstreamError):
+            channels.decode(tables, layout, list(zip(broken, got, strict=True)), backend=backend)
+
+
+def test_large_blocks_together():
+    """Several strips of two streams, one of which runs out of words sooner."""
+    rng = np.random.default_rng(9)
+    tables = some_tables(rng, 4)
+    for rows in ((700, 700), (700, 300), (2, 700)):
+        parts = [[some_part(rng, tables, FLOAT, np.uint16, (n, 4, 32), True)] for n in rows]
+        data = [encoded(tables, FLOAT, part, lanes=32) for part in parts]
+        got = [empty_like(part) for part in parts]
+        channels.decode(tables, FLOAT, list(zip(data, got, strict=True)))
+        for part, decoded in zip(parts, got, strict=True):
+            assert_same(part, decoded)

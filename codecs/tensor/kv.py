@@ -40,6 +40,7 @@ __all__ = [
 
 
 _TOGETHER = 1 << 21  # bytes of elements that are coded at once
+_GROUP = 1 << 17  # bytes of elements, and two blocks at least, that are decoded by one call
 
 Decoded = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
@@ -147,17 +148,22 @@ def decode_pages(
     targets = [_target(x) for x in results]
     arrays = [as_array(x.reshape(len(at_layer), *x.shape[-3:])) for x in targets]
 
-    def read(number: int) -> None:
-        page, layer = wanted[number]
-        first = (page - at_page.start) * head.page
-        part = [x[layer - at_layer.start, first : first + head.tokens_of(page)] for x in arrays]
-        block = page * head.layers + layer
-        coded = view[offsets[block] : offsets[block] + padded(sizes[block])]
-        if checksum(coded) != int(records["checksum"][block]):
-            raise BitstreamError(f"page {page}, layer {layer} is damaged: its checksum differs")
-        tables.decode_block(head.first_layer + layer, coded[: sizes[block]], part)
+    group = max(2, _GROUP // max(1, head.page * head.token_bytes))
 
-    run(read, len(wanted), tokens * len(at_layer) * head.token_bytes, threads)
+    def read(number: int) -> None:
+        blocks = []
+        for page, layer in wanted[number * group : (number + 1) * group]:
+            first = (page - at_page.start) * head.page
+            part = [x[layer - at_layer.start, first : first + head.tokens_of(page)] for x in arrays]
+            at = page * head.layers + layer
+            coded = view[offsets[at] : offsets[at] + padded(sizes[at])]
+            if checksum(coded) != int(records["checksum"][at]):
+                raise BitstreamError(f"page {page}, layer {layer} is damaged: its checksum differs")
+            blocks.append((head.first_layer + layer, coded[: sizes[at]], part))
+        tables.decode_blocks(blocks)
+
+    nbytes = tokens * len(at_layer) * head.token_bytes
+    run(read, -(-len(wanted) // group), nbytes, threads)
     for x, target in zip(results, targets, strict=True):
         if x is not target:
             x.copy_(target)

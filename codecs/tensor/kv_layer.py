@@ -12,6 +12,7 @@ from .kv_tables import KVTables, as_array
 from .kv_threads import run
 
 _GROWTH = 1.25
+_GROUP = 4  # pages that are decoded by one call
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -111,13 +112,17 @@ class PackedLayer(DynamicLayer):
         arrays = [as_array(x.transpose(1, 2)) for x in targets]
         count = len(self.pages[0])
 
-        def one(job: int) -> None:
-            row, at = divmod(job, count)
-            part = [x[row, at * page : (at + 1) * page] for x in arrays]
-            tables.decode_block(self.number, self.pages[row][at], part)
+        def some(job: int) -> None:
+            row, first = divmod(job, groups)
+            blocks = []
+            for at in range(first * _GROUP, min((first + 1) * _GROUP, count)):
+                part = [x[row, at * page : (at + 1) * page] for x in arrays]
+                blocks.append((self.number, self.pages[row][at], part))
+            tables.decode_blocks(blocks)
 
-        jobs = len(self.pages) * count
-        run(one, jobs, jobs * page * tables.token_bytes, self._shared.threads)
+        groups = -(-count // _GROUP)
+        nbytes = len(self.pages) * count * page * tables.token_bytes
+        run(some, len(self.pages) * groups, nbytes, self._shared.threads)
 
     def pack(self, window: int) -> None:
         """Pack the oldest whole pages that leave `window` tokens plain."""
