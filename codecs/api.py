@@ -28,6 +28,8 @@ from .memory_file import MemoryFile
 if TYPE_CHECKING:
     import torch
 
+_KEPT_BYTES = 1 << 26  # of a mapped file, once they have been read
+
 
 @overload
 def encode(
@@ -217,15 +219,49 @@ class TensorFile(Mapping[Key, "torch.Tensor"]):
             raise ValueError(f"{path} holds {name}, no tensors; use latentpack.decode")
         self._codec = _codec(reader.codec_id, device, options)
         self._reader: Reader | None = reader
+        self._read = 0
         self.metadata = reader.metadata
 
     def __getitem__(self, key: Key) -> torch.Tensor:
         """Read and decode one tensor; the others' bytes are not touched."""
         reader = self._open_reader()
         with _naming(self._path):
-            decoded = self._codec.decode(reader.params, [reader.read(key)])
+            packet = reader.read(key)
+            needed = self._codec.needs(packet)
+            packets = [packet] if needed is None else [reader.read(needed), packet]
+            decoded = self._codec.decode(reader.params, packets)
+        self._forget(sum(len(packet.bulk) for packet in packets))
         tensor: torch.Tensor = decoded if key is None else decoded[key]
         return tensor
+
+    def rows(self, key: Key, start: int, stop: int) -> torch.Tensor:
+        """Decode rows `start` to `stop` - 1 of a tensor's first dimension.
+
+        Only the chunks that hold them are read, checked and decoded.
+
+        Args:
+            key: name of the tensor.
+            start: the first row, 0 or more.
+            stop: the row after the last, at most as many as there are.
+
+        Raises:
+            BitstreamError: what holds the rows is damaged.
+            ValueError: there are no such rows, or the tensor has no dimensions.
+        """
+        reader = self._open_reader()
+        with _naming(self._path):
+            packet = reader.read(key)
+            needed = self._codec.needs(packet)
+            if needed is not None:
+                packet = reader.read(needed)
+            return self._codec.decode_rows(packet, start, stop)  # type: ignore[attr-defined,no-any-return]
+
+    def _forget(self, size: int) -> None:
+        """Give pages of the mapping back: they count as this process's memory until then."""
+        self._read += size
+        if self._read > _KEPT_BYTES and self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
 
     def describe(self, key: Key) -> dict[str, Any]:
         """Say dtype and shape of a tensor without decoding it."""

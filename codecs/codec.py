@@ -153,6 +153,10 @@ class Codec(ABC):
             BitstreamError: header or packets are damaged.
         """
 
+    def needs(self, packet: Packet) -> str | int | None:
+        """Return the key of the packet that `decode` must be given before this one, or None."""
+        return None
+
     def describe(self, header: dict[str, Any], packet: Packet) -> dict[str, Any]:
         """Say what a packet holds without decoding it (no byte of the bulk is read).
 

@@ -113,7 +113,11 @@ def _look_at(packet: Packet, reader: Reader, codec: Codec | None, report: Report
     if codec is not None:
         try:
             about = codec.describe(reader.params, packet)
-            codec.decode(reader.params, [packet])
+            needed = codec.needs(packet)
+            if needed is None:
+                codec.decode(reader.params, [packet])
+            elif needed not in [tensor.name for tensor in report.tensors]:
+                raise BitstreamError(f"{needed!r}, whose elements it has, is not there")
         except BitstreamError as error:
             report.damage.append(f"{packet.key!r}: {error}")
             return

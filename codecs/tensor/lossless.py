@@ -17,12 +17,13 @@ Bitstream (a packet is one tensor; its key is the name, or none)
     field     bytes   meaning
     ========  ======  ==================================================================
     dtype     1       `dtypes.DTYPES`
-    kind      1       0 elements, 1 coded, 2 coded with the coded bytes in the bulk
+    kind      1       0 elements, 1 coded, 2 coded, in the bulk, 3 a repeat
     rank      1       0 to 64; bit 7: the sizes are runs
     sizes     *       varint each; in runs: varint size, u8 times
     rest      *       kind 0: the elements, little-endian, in C order
                       kind 1: varint bytes of the head, head, coded bytes
                       kind 2: head; the bulk is the coded bytes
+                      kind 3: which earlier tensor has the same elements
     ========  ======  ==================================================================
 The parameters in the header box are empty. FORMAT.md, section 10, is the full description.
 """
@@ -37,9 +38,10 @@ import torch
 from ...kernels import memory, planes
 from ...kernels.errors import BitstreamError
 from ..codec import Bound, Buffer, Codec, Packet, Place, Rate
-from ..fields import Cursor, get_varint, put_varint
+from ..fields import Cursor, Key, get_varint, put_varint
 from .dtypes import dtype_id, split_of
-from .packet import CODED, CODED_BULK, ELEMENTS, Start
+from .packet import CODED, CODED_BULK, ELEMENTS, REPEAT, Repeat, Start
+from .repeats import Repeats
 
 BULK_BYTES = 1 << 16  # coded bytes from which on they go to the bulk
 DEFAULT_CHUNK = 1 << planes.MAX_CHUNK_LOG2
@@ -133,8 +135,15 @@ class Lossless(Codec):
         if rate is not None:
             raise ValueError(f"tensor/lossless takes no rate, got {rate}; `mode` is its dial")
         if isinstance(signal, Mapping):
+            repeats = Repeats(signal.__getitem__)
             for name, tensor in signal.items():
-                yield self.encode_tensor(tensor, name, place)
+                _check(tensor)
+                found = repeats.find(name, tensor)
+                if found is None:
+                    yield self.encode_tensor(tensor, name, place)
+                else:
+                    start = Start(tensor.dtype, REPEAT, tuple(tensor.shape))
+                    yield Packet(name, start.put() + Repeat(*found).put())
         else:
             yield self.encode_tensor(signal, None, place)
 
@@ -191,17 +200,49 @@ class Lossless(Codec):
             if out is not None and packet.key not in out:
                 raise ValueError(f"out has no tensor {packet.key!r}; it must have one of each name")
             target = None if out is None else out[packet.key]
-            decoded[packet.key] = self.decode_tensor(packet, target)
+            if self.needs(packet) is None:
+                decoded[packet.key] = self.decode_tensor(packet, target)
+            else:
+                decoded[packet.key] = self._repeated(packet, decoded, target)
         return decoded
 
+    def needs(self, packet: Packet) -> Key:
+        """Say which packet must be decoded before this one: that of the same elements."""
+        cursor = Cursor(memoryview(packet.body), 0)
+        return Repeat.get(cursor).key if Start.get(cursor).kind == REPEAT else None
+
+    def _repeated(
+        self,
+        packet: Packet,
+        decoded: Mapping[str | int, torch.Tensor],
+        out: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The tensor of a packet that says it is another one."""
+        cursor = Cursor(memoryview(packet.body), 0)
+        start, repeat = Start.get(cursor), Repeat.get(cursor)
+        found = decoded.get(repeat.key) if repeat.key is not None else None
+        if found is None or (found.dtype, found.shape) != (start.dtype, start.shape):
+            raise BitstreamError(
+                f"{packet.key!r} is said to be {repeat.key!r}, which does not stand before it "
+                "with this dtype and shape"
+            )
+        if len(packet.bulk):
+            raise BitstreamError(f"{len(packet.bulk)} bytes of bulk after a repeat")
+        if out is found or (out is None and repeat.shared):
+            return found
+        target = _target(start, out)
+        _elements(target)[:] = _elements(found)  # not every dtype can be cloned
+        if out is None:
+            return target if self.device is None else target.to(self.device)
+        return out if target is out else out.copy_(target)
+
     def decode_tensor(self, packet: Packet, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the tensor of one packet, which is `out` if that is given."""
+        """Return the tensor of one packet that needs no other, `out` if that is given."""
         cursor = Cursor(memoryview(packet.body), 0)
         start = Start.get(cursor)
-        if self.max_bytes is not None and start.nbytes > self.max_bytes:
-            raise BitstreamError(
-                f"a tensor has {start.nbytes} bytes, the limit max_bytes is {self.max_bytes}"
-            )
+        if start.kind == REPEAT:
+            raise BitstreamError("a tensor that is said to be another one stands alone")
+        self._check_size(start)
         head, coded = _coded(start, cursor, packet.bulk)
         if start.kind == ELEMENTS:
             target = _target(start, out)
@@ -215,6 +256,40 @@ class Lossless(Codec):
         if out is None:
             return target if self.device is None else target.to(self.device)
         return out if target is out else out.copy_(target)
+
+    def decode_rows(self, packet: Packet, first: int, last: int) -> torch.Tensor:
+        """Return rows first .. last - 1 of the tensor of one packet that needs no other.
+
+        Raises:
+            BitstreamError: the packet is damaged where the rows are.
+            ValueError: there are no such rows.
+        """
+        cursor = Cursor(memoryview(packet.body), 0)
+        start = Start.get(cursor)
+        if not start.shape:
+            raise ValueError("a tensor without dimensions has no rows")
+        rows = start.shape[0]
+        if not 0 <= first <= last <= rows:
+            raise ValueError(f"rows are {first} to {last}, expected a range of 0 to {rows}")
+        part = Start(start.dtype, start.kind, (last - first, *start.shape[1:]))
+        self._check_size(part)
+        head, coded = _coded(start, cursor, packet.bulk)
+        target = _new(part)
+        row_bytes = start.nbytes // rows if rows else 0
+        if start.kind == ELEMENTS:
+            _elements(target)[:] = coded[first * row_bytes : last * row_bytes]
+        else:
+            split = split_of(start.dtype)
+            n, row = start.nbytes // split.width, row_bytes // split.width
+            decoder = planes.Decoder(head, coded, n, split.width, split.layout)
+            decoder.decode(_elements(target), (first * row, last * row), threads=self.threads)
+        return target if self.device is None else target.to(self.device)
+
+    def _check_size(self, start: Start) -> None:
+        if self.max_bytes is not None and start.nbytes > self.max_bytes:
+            raise BitstreamError(
+                f"a tensor has {start.nbytes} bytes, the limit max_bytes is {self.max_bytes}"
+            )
 
     def describe(self, header: dict[str, Any], packet: Packet) -> dict[str, Any]:
         """Say dtype and shape."""

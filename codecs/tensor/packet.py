@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from ...kernels.errors import BitstreamError
-from ..fields import Cursor, get_varint, put_varint
+from ..fields import Cursor, Key, get_key, get_varint, put_key, put_varint
 from .dtypes import dtype_id, dtype_of
 
-ELEMENTS, CODED, CODED_BULK = 0, 1, 2
-_KINDS = ("elements", "coded", "coded, in the bulk")
+ELEMENTS, CODED, CODED_BULK, REPEAT = 0, 1, 2, 3
+_KINDS = ("elements", "coded", "coded, in the bulk", "those of another tensor")
 _RUNS = 0x80
 MAX_RANK = 64
 
@@ -24,7 +24,8 @@ class Start:
     Attributes:
         dtype: of the tensor.
         kind: ELEMENTS (the rest of the body is the elements), CODED (varint length of the head,
-            head, coded bytes), CODED_BULK (the rest is the head, the bulk is the coded bytes).
+            head, coded bytes), CODED_BULK (the rest is the head, the bulk is the coded bytes),
+            REPEAT (the elements are those of an earlier packet; the rest is a `Repeat`).
         shape: sizes; the number of elements times the itemsize is below 2**63.
     """
 
@@ -53,6 +54,34 @@ class Start:
         if math.prod(max(size, 1) for size in start.shape) * dtype.itemsize >= 1 << 63:
             raise BitstreamError(f"the shape {start.shape} has over 2**63 bytes")
         return start
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The rest of a body of kind REPEAT.
+
+    Attributes:
+        key: of an earlier packet of the same dtype and shape, which is no REPEAT.
+        shared: the two were one tensor (a tied parameter), not two equal ones.
+    """
+
+    key: Key
+    shared: bool
+
+    def put(self) -> bytes:
+        """The bytes: u8 shared, the key as in section 3 of FORMAT.md."""
+        return bytes([self.shared]) + put_key(self.key)
+
+    @classmethod
+    def get(cls, cursor: Cursor) -> Repeat:
+        """Read it back, to the end of the body."""
+        shared = cursor.take(1, "shared")[0]
+        if shared > 1:
+            raise cursor.error("shared", f"is {shared}, expected 0 or 1")
+        key = get_key(cursor)
+        if key is None or cursor.left:
+            raise cursor.error("key", "it must name an earlier tensor and end the body")
+        return cls(key, bool(shared))
 
 
 def put_shape(shape: tuple[int, ...]) -> bytes:
