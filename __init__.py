@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .codecs.codec import Rate
     from .codecs.tensor.kv_cache import PackedCache
     from .codecs.tensor.kv_store import KVStore
+    from .codecs.tensor.modules import load_into, load_pretrained
     from .kernels.errors import BitstreamError
 
 __version__ = "0.1.0"
@@ -25,6 +26,8 @@ __all__ = [
     "__version__",
     "decode",
     "encode",
+    "load_into",
+    "load_pretrained",
     "max_size",
     "open",
     "save",
@@ -37,6 +40,8 @@ _HOME = {
     "Rate": ".codecs.codec",
     "decode": ".codecs.api",
     "encode": ".codecs.api",
+    "load_into": ".codecs.tensor.modules",
+    "load_pretrained": ".codecs.tensor.modules",
     "max_size": ".codecs.api",
     "open": ".codecs.api",
     "save": ".codecs.api",

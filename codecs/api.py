@@ -8,12 +8,8 @@ True
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
-import mmap
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast, overload
 
@@ -22,13 +18,11 @@ from ..kernels.errors import BitstreamError
 from . import registry
 from .codec import Buffer, Codec, Rate
 from .container import Reader, Writer, create, empty_size, most_bytes
-from .fields import Key
 from .memory_file import MemoryFile
+from .tensor_files import TensorFile, TensorFolder
 
 if TYPE_CHECKING:
     import torch
-
-_KEPT_BYTES = 1 << 26  # of a mapped file, once they have been read
 
 
 @overload
@@ -133,9 +127,9 @@ def decode(
         ValueError: `out` does not fit.
     """
     reader = Reader(data)
-    codec = _codec(reader.codec_id, device, options)
+    codec = registry.make(reader.codec_id, device, options)
     packets = reader.packets()
-    if out is None or "out" not in _parameters(type(codec).decode):
+    if out is None or "out" not in registry.parameters(type(codec).decode):
         x = codec.decode(reader.params, packets)
     else:
         x = codec.decode(reader.params, packets, out=out)  # type: ignore[call-arg]
@@ -175,150 +169,33 @@ def save(
 
 def open(
     path: str | os.PathLike[str], device: Any = None, recover: bool = False, **options: Any
-) -> TensorFile:
-    """Open a file of tensors for random access.
+) -> TensorFile | TensorFolder:
+    """Open a file of tensors, or a folder of such files, for random access.
 
     >>> with latentpack.open("model.lpk") as f:  # doctest: +SKIP
     ...     weight = f["layers.3.weight"]  # reads and decodes this tensor only
+    ...     few = f.rows("embedding.weight", 100, 108)  # only the chunks with these rows
 
     Args:
-        path: a .lpk file of a tensor codec.
+        path: a .lpk file of a tensor codec, a packed .safetensors file (FORMAT.md, section 14),
+            or a folder of them, the shards of one model.
         device: where the tensors shall be; None is the CPU.
-        recover: when the file was cut short, offer the tensors that are whole.
+        recover: when a .lpk file was cut short, offer the tensors that are whole.
         options: of the codec, e.g. threads=1.
 
     Raises:
-        BitstreamError: this is no whole .lpk file.
-        ValueError: it holds no tensors.
+        BitstreamError: this is no whole file of one of these kinds.
+        ValueError: it holds no tensors; two files of a folder hold one of the same name.
     """
-    return TensorFile(Path(path), device, recover, options)
-
-
-class TensorFile(Mapping[Key, "torch.Tensor"]):
-    """A lazy mapping of names to tensors over a memory-mapped .lpk file.
-
-    A tensor that was saved without a name has the key None. The file must not change while it is
-    open.
-
-    Attributes:
-        metadata: what was given to `save`.
-    """
-
-    def __init__(self, path: Path, device: Any, recover: bool, options: dict[str, Any]) -> None:
-        """Map the file; see `open`."""
-        self._path = path
-        self._map: mmap.mmap | None = None
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size:  # an empty file can't be mapped
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        with _naming(path):
-            reader = Reader(memoryview(self._map or b""), recover)
-            name = registry.codec_name(reader.codec_id)
-            self._names = dict.fromkeys(reader.keys())
-        if not name.startswith("tensor/"):
-            raise ValueError(f"{path} holds {name}, no tensors; use latentpack.decode")
-        self._codec = _codec(reader.codec_id, device, options)
-        self._reader: Reader | None = reader
-        self._read = 0
-        self.metadata = reader.metadata
-
-    def __getitem__(self, key: Key) -> torch.Tensor:
-        """Read and decode one tensor; the others' bytes are not touched."""
-        reader = self._open_reader()
-        with _naming(self._path):
-            packet = reader.read(key)
-            needed = self._codec.needs(packet)
-            packets = [packet] if needed is None else [reader.read(needed), packet]
-            decoded = self._codec.decode(reader.params, packets)
-        self._forget(sum(len(packet.bulk) for packet in packets))
-        tensor: torch.Tensor = decoded if key is None else decoded[key]
-        return tensor
-
-    def rows(self, key: Key, start: int, stop: int) -> torch.Tensor:
-        """Decode rows `start` to `stop` - 1 of a tensor's first dimension.
-
-        Only the chunks that hold them are read, checked and decoded.
-
-        Args:
-            key: name of the tensor.
-            start: the first row, 0 or more.
-            stop: the row after the last, at most as many as there are.
-
-        Raises:
-            BitstreamError: what holds the rows is damaged.
-            ValueError: there are no such rows, or the tensor has no dimensions.
-        """
-        reader = self._open_reader()
-        with _naming(self._path):
-            packet = reader.read(key)
-            needed = self._codec.needs(packet)
-            if needed is not None:
-                packet = reader.read(needed)
-            return self._codec.decode_rows(packet, start, stop)  # type: ignore[attr-defined,no-any-return]
-
-    def _forget(self, size: int) -> None:
-        """Give pages of the mapping back: they count as this process's memory until then."""
-        self._read += size
-        if self._read > _KEPT_BYTES and self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._read = 0
-
-    def describe(self, key: Key) -> dict[str, Any]:
-        """Say dtype and shape of a tensor without decoding it."""
-        reader = self._open_reader()
-        with _naming(self._path):
-            return self._codec.describe(reader.params, reader.read(key))
-
-    def __iter__(self) -> Iterator[Key]:
-        """Iterate over the names in file order."""
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        """Return the number of tensors."""
-        return len(self._names)
-
-    def __contains__(self, key: object) -> bool:
-        """Tell whether there is a tensor of this name, without decoding it."""
-        return key in self._names
-
-    def __repr__(self) -> str:
-        """Show the path."""
-        return f"<latentpack.open({str(self._path)!r})>"
-
-    def _open_reader(self) -> Reader:
-        if self._reader is None:
-            raise RuntimeError(f"{self._path} is closed; open it again")
-        return self._reader
-
-    def close(self) -> None:
-        """Release the file."""
-        self._reader = None
-        if self._map is not None:
-            with contextlib.suppress(BufferError):  # a view is alive: freed with the last one
-                self._map.close()
-
-    def __enter__(self) -> TensorFile:
-        """Return self."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self.close()
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name before what is wrong with its bytes."""
-    try:
-        yield
-    except BitstreamError as error:
-        raise BitstreamError(f"{path}: {error}") from None
+    where = Path(path)
+    make = TensorFolder if where.is_dir() else TensorFile
+    return make(where, device, recover, options)
 
 
 def _coder(codec: str | None, options: dict[str, Any]) -> tuple[int, Codec]:
     """The number of a codec, and the codec."""
     number = registry.codec_id(codec or "tensor/lossless")
-    return number, _codec(number, None, options)
+    return number, registry.make(number, None, options)
 
 
 def _new_bytes(
@@ -360,24 +237,6 @@ def _write(
         options: dict[str, Any] = {"place": writer.place} if hasattr(coder, "bounds") else {}
         for packet in coder.encode(x, rate, reserve, **options):
             writer.write(packet)
-
-
-@functools.cache  # looking costs more than decoding a small tensor
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
-
-
-def _codec(number: int, device: Any, options: dict[str, Any]) -> Codec:
-    """Make a codec with its options; a wrong name of an option is a wrong argument."""
-    loaded = registry.load(number)
-    if device is not None:
-        options = {**options, "device": device}
-    known = _parameters(loaded)
-    if unknown := sorted(options.keys() - known):
-        raise ValueError(
-            f"{loaded.name} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
-        )
-    return loaded(**options)
 
 
 def _fill(out: Any, x: Any) -> Any:

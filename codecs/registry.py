@@ -6,7 +6,11 @@ byte of a codec is a new id.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 from ..kernels.errors import BitstreamError
 from .codec import Codec
@@ -50,3 +54,22 @@ def load(codec: str | int) -> type[Codec]:
     module = importlib.import_module("." + name.replace("/", "."), __package__)
     loaded: type[Codec] = module.CODEC
     return loaded
+
+
+@functools.cache  # looking costs more than decoding a small tensor
+def parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the parameters of a function or class."""
+    return frozenset(inspect.signature(function).parameters)
+
+
+def make(number: int, device: Any, options: dict[str, Any]) -> Codec:
+    """Make a codec with its options; a wrong name of an option is a wrong argument."""
+    loaded = load(number)
+    if device is not None:
+        options = {**options, "device": device}
+    known = parameters(loaded)
+    if unknown := sorted(options.keys() - known):
+        raise ValueError(
+            f"{loaded.name} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
+        )
+    return loaded(**options)

@@ -1,85 +1,192 @@
 """Model files to packed files and back, without loss and one tensor in memory at a time."""
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..codecs import api
+from ..codecs import api, registry
 from ..codecs.container import create
+from ..codecs.outer import write_outer
+from ..codecs.tensor_files import TensorFile
 from ..datasets.safetensors_files import SafetensorsFile, write_safetensors
+from ..datasets.torch_checkpoints import (
+    is_checkpoint,
+    load_checkpoint,
+    put_together,
+    take_apart,
+)
 from ..kernels.errors import BitstreamError
 
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
+FORMS = ("lpk", "safetensors")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file that was opened: its tensors, and what else is needed to make it again."""
+
+    tensors: Mapping[str, torch.Tensor]
+    metadata: dict[str, Any]
+
+
+class Reporting(Mapping[str, torch.Tensor]):
+    """Tensors whose `items` reports (bytes done, bytes of all)."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], progress: Progress | None) -> None:
+        """Keep both."""
+        self._tensors = tensors
+        self._progress = progress
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Return a tensor."""
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        """Return the number of tensors."""
+        return len(self._tensors)
+
+    def items(self) -> Any:
+        """Return an iterable of (name, tensor), which reports progress."""
+        done, total = 0, sum(tensor.nbytes for tensor in self._tensors.values())
+        for name, tensor in self._tensors.items():
+            yield name, tensor
+            done += tensor.nbytes
+            if self._progress:
+                self._progress(done, total)
+
+
+def open_model(src: PathLike, progress: Progress | None = None) -> Model:
+    """Open a .safetensors file, or a PyTorch checkpoint, which no code is run for.
+
+    Raises:
+        ValueError: src is neither.
+    """
+    if is_checkpoint(src):
+        tensors, tree = take_apart(load_checkpoint(src))
+        metadata = {"checkpoint": json.dumps(tree), "suffix": Path(src).suffix}
+        return Model(Reporting(tensors, progress), metadata)
+    source = SafetensorsFile(src, progress)
+    pairs = source.metadata
+    # As pairs: CBOR sorts the keys of a map.
+    return Model(source, {} if pairs is None else {"safetensors": [list(p) for p in pairs.items()]})
 
 
 def pack(
-    src: Path,
-    dst: Path,
+    src: PathLike,
+    dst: PathLike,
     mode: str | None = None,
     threads: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    form: str = "lpk",
 ) -> None:
-    """Pack a .safetensors file into a .lpk file.
+    """Pack a .safetensors file or a PyTorch checkpoint.
 
     Args:
         src: the model file; order of the tensors and metadata are kept.
-        dst: the new file; "-" is standard output.
-        mode: "fast", "tight" or "small"; None is the codec's default.
+        dst: the new file; "-" is standard output (form "lpk" only).
+        mode: "fast", "tight", "small" or "segments"; None is the codec's default.
         threads: of the codec; None is its default. Never changes a byte.
         force: replace a file that exists.
         progress: called with (bytes of tensors done, bytes of all).
+        form: "lpk", or "safetensors": a .safetensors file of packed tensors.
 
     Raises:
-        ValueError: src is no whole .safetensors file.
+        ValueError: src is no whole model file, or holds what can't be packed.
         FileExistsError: something is at `dst`, and not `force`.
     """
-    source = SafetensorsFile(src, progress)
-    metadata = None
-    if source.metadata is not None:  # as pairs: CBOR sorts the keys of a map
-        metadata = {"safetensors": [list(pair) for pair in source.metadata.items()]}
+    if form not in FORMS:
+        raise ValueError(f"format is {form!r}, expected {' or '.join(FORMS)}")
+    if form == "safetensors" and os.fspath(dst) == "-":
+        raise ValueError("a .safetensors file needs a name: its header is written last")
+    model = open_model(src, progress)
     options = _given(mode=mode, threads=threads)
-    api.save(dst, source, metadata=metadata, force=force, **options)
+    if form == "lpk":
+        api.save(dst, model.tensors, metadata=model.metadata or None, force=force, **options)
+        return
+    codec = registry.make(registry.codec_id("tensor/lossless"), None, options)
+    with create(dst, force) as file:
+        write_outer(file, codec.encode(model.tensors), list(model.tensors), model.metadata)
 
 
 def unpack(
-    src: Path,
-    dst: Path,
+    src: PathLike,
+    dst: PathLike,
     threads: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
-) -> None:
-    """Turn what `pack` wrote back into a .safetensors file.
+    keep_going: bool = False,
+) -> dict[str, str]:
+    """Turn what `pack` wrote back into a model file.
 
-    The bytes are those of the file that was packed if it was written by the safetensors library.
+    The bytes are those of the .safetensors file that was packed if it was written by the
+    safetensors library; a checkpoint loads to the same tensors and values.
 
     Args:
-        src: the .lpk file.
+        src: the packed file.
         dst: the new file; "-" is standard output.
         threads: of the codec; None is its default.
         force: replace a file that exists.
         progress: called with (bytes of tensors done, bytes of all).
+        keep_going: leave out tensors that are damaged instead of raising.
+
+    Returns:
+        Names of the tensors that were left out, and what is wrong with each.
 
     Raises:
         BitstreamError: src is damaged.
         ValueError: src holds no tensors, or such that .safetensors files can't hold.
         FileExistsError: something is at `dst`, and not `force`.
     """
-    with api.open(src, **_given(threads=threads)) as packed:
-        layout = [_layout(packed, name) for name in packed]
+    with TensorFile(Path(src), None, keep_going, _given(threads=threads)) as packed:
+        lost = find_lost(packed) if keep_going else {}
+        kept = [key for key in packed if str(key) not in lost]
+        layout = [_layout(packed, name) for name in kept]
         sizes = [dtype.itemsize * torch.Size(shape).numel() for _, dtype, shape in layout]
         done = _Count(sum(sizes), progress)
-        tensors = (done.after(packed[key], size) for key, size in zip(packed, sizes, strict=True))
+        tensors = (done.after(packed[key], size) for key, size in zip(kept, sizes, strict=True))
         with create(dst, force) as file:
-            write_safetensors(file, layout, tensors, _metadata(packed.metadata))
+            if "checkpoint" in packed.metadata:
+                whole = dict(zip((name for name, *_ in layout), tensors, strict=True))
+                torch.save(put_together(_tree(packed.metadata), whole), file)
+            else:
+                write_safetensors(file, layout, tensors, _pairs(packed.metadata))
+    return lost
 
 
-def verify(src: Path, packed_path: Path) -> None:
+def find_lost(packed: Any) -> dict[str, str]:
+    """Decode every tensor; the names of those that are damaged, with the reason."""
+    lost = {}
+    for key in packed:
+        try:
+            packed[key]
+        except BitstreamError as error:
+            lost[str(key)] = str(error)
+    return lost
+
+
+def suffix_of(src: PathLike) -> str:
+    """The suffix of the file that was packed."""
+    with TensorFile(Path(src), None, True, {}) as packed:
+        suffix = packed.metadata.get("suffix", ".safetensors")
+    if not isinstance(suffix, str) or not is_checkpoint(f"x{suffix}"):
+        return ".safetensors"
+    return suffix
+
+
+def verify(src: PathLike, packed_path: PathLike) -> None:
     """Raise RuntimeError unless a packed file gives back every tensor of `src` bit for bit."""
-    source = SafetensorsFile(src)
+    source = open_model(src).tensors
     with api.open(packed_path) as packed:
         if list(packed) != list(source):
             raise RuntimeError(f"{packed_path} has other tensors than {src}; pack it again")
@@ -108,12 +215,12 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _layout(packed: api.TensorFile, key: Any) -> tuple[str, torch.dtype, tuple[int, ...]]:
+def _layout(packed: Any, key: Any) -> tuple[str, torch.dtype, tuple[int, ...]]:
     what = packed.describe(key)
     return "tensor" if key is None else str(key), what["dtype"], what["shape"]
 
 
-def _metadata(metadata: dict[str, Any]) -> dict[str, str] | None:
+def _pairs(metadata: dict[str, Any]) -> dict[str, str] | None:
     pairs = metadata.get("safetensors")
     if pairs is None:
         return None
@@ -121,6 +228,16 @@ def _metadata(metadata: dict[str, Any]) -> dict[str, str] | None:
         return {str(key): str(value) for key, value in pairs}
     except (TypeError, ValueError):
         raise BitstreamError(f"metadata: 'safetensors' holds no pairs: {pairs!r:.60}") from None
+
+
+def _tree(metadata: dict[str, Any]) -> list[Any]:
+    try:
+        tree = json.loads(metadata["checkpoint"])
+    except (TypeError, ValueError, RecursionError):
+        tree = None
+    if not isinstance(tree, list) or not tree:
+        raise BitstreamError("metadata: 'checkpoint' is not the structure of a checkpoint")
+    return tree
 
 
 def _bits(x: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,14 @@ import click
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, allow_dash=True), help="Same as DST."
 )
-@click.option("--mode", help="Speed or size: fast, tight (the default) or small.")
+@click.option("--mode", help="Speed or size: fast, tight (the default), small or segments.")
+@click.option(
+    "--format",
+    "form",
+    default="lpk",
+    show_default=True,
+    help="lpk, or safetensors: a valid .safetensors file of packed tensors.",
+)
 @click.option("--threads", type=click.IntRange(1), help="The file is the same for any number.")
 @click.option("--verify", is_flag=True, help="Read the new file and compare every bit.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
@@ -21,25 +28,39 @@ def pack(
     dst: Path | None,
     output: Path | None,
     mode: str | None,
+    form: str,
     threads: int | None,
     verify: bool,
     force: bool,
 ) -> None:
-    """Pack the tensors of a .safetensors file without loss.
+    """Pack the tensors of a model without loss.
+
+    SRC is a .safetensors file, a PyTorch checkpoint (.pt, .pth, .bin, .ckpt; no code in it is
+    run), or a folder: each such file in it is packed, the others are copied. Tensors that are
+    there twice are stored once.
 
     \b
     latentpack pack model.safetensors                  (makes model.lpk)
     latentpack pack model.safetensors small.lpk --mode small --verify
+    latentpack pack model/                             (shards, index, config: makes model-packed/)
+    latentpack pack checkpoint.pt --format safetensors (makes checkpoint.packed.safetensors)
     """
-    from . import model_files
-    from .model_jobs import byte_bar, report, target_path
+    from . import model_files, model_folders
+    from .model_jobs import byte_bar, byte_bars, packed_path, report
 
-    target = target_path(src, dst, output, ".lpk")
+    target = packed_path(src, dst, output, form)
+    start = time.perf_counter()
+    if src.is_dir():
+        if verify or force:
+            raise ValueError("--verify and --force work on single files, not on folders")
+        with byte_bars("packing") as bars:
+            model_folders.pack_folder(src, target, mode, threads, form, bars)
+        report(src, target, time.perf_counter() - start)
+        return
     if verify and str(target) == "-":
         raise ValueError("--verify needs a file to read, and - is standard output")
-    start = time.perf_counter()
     with byte_bar(f"packing {src.name}") as progress:
-        model_files.pack(src, target, mode, threads, force, progress)
+        model_files.pack(src, target, mode, threads, force, progress, form)
     seconds = time.perf_counter() - start
     if verify:
         model_files.verify(src, target)

@@ -213,7 +213,7 @@ def test_commands_say_what_is_wrong(model, tmp_path):
         ("pack", model, "--mode", "huge", "x"): "mode",
         ("pack", tmp_path / "none"): "none: no such file",
         ("pack", text): "not a whole .safetensors file",
-        ("unpack", model, "x"): "not a .lpk file",
+        ("unpack", model, "x"): "this .safetensors file is not packed",
         ("unpack", packed): "--force overwrites it",
     }.items():
         done = run(*args)

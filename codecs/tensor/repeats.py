@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 import xxhash
@@ -20,7 +21,7 @@ class Repeats:
         get: gives an earlier tensor again; only equal-looking ones are asked for.
     """
 
-    def __init__(self, get: Callable[[Name], torch.Tensor]) -> None:
+    def __init__(self, get: Callable[[Any], torch.Tensor]) -> None:
         """Remember nothing yet."""
         self._get = get
         self._seen: dict[Hashable, Name] = {}
