@@ -6,8 +6,8 @@ releases the interpreter lock, and one `Tables` may be used by any number of thr
 
 import functools
 import importlib
-import types
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ _WIDTHS = {FLOAT: (2, 4), BYTE_PLANES: (1, 2, 4)}
 
 
 @functools.cache
-def _compiled() -> types.ModuleType:
+def _compiled() -> Any:
     return importlib.import_module("._cpp", __package__)
 
 
@@ -64,21 +64,23 @@ def encode(
         ValueError: a wrong dtype, shape or stride, or a class outside the tables.
     """
     chosen = _pick(backend)
-    _check(layout, parts)
-    room = memoryview(out).cast("B")
-    if len(room) < sum(part.elements.nbytes for part in parts):
-        raise ValueError(f"out has {len(room)} bytes, fewer than the elements")
     if lanes is not None and lanes not in (1, 2, 4, 8, 16, 32):
         raise ValueError(f"lanes is {lanes}, expected a power of two from 1 to {MAX_LANES}")
+    if len(memoryview(out)) < sum(part.elements.nbytes for part in parts):
+        raise ValueError(f"out has {len(memoryview(out))} bytes, fewer than the elements")
     if chosen == "ref":
+        _check(layout, parts)
         block = channels_ref.encode(tables, layout, parts, lanes)
-        room[: len(block)] = block[: len(room)]
+        memoryview(out)[: len(block)] = block[: len(out)]
         return len(block)
     lanes = lanes or channels_ref.choose_lanes(parts)
-    isa = _ISAS.index(chosen)
-    prepared = rans.prepared(tables)
-    size: int = _compiled().channels_encode(prepared, layout, list(parts), lanes, isa, room)
-    return size
+    prepared, isa = rans.prepared(tables), _ISAS.index(chosen)
+    try:
+        size: int = _compiled().channels_encode(prepared, layout, list(parts), lanes, isa, out)
+        return size
+    except ValueError:  # the kernel's own checks are quicker, these say what is wrong
+        _check(layout, parts)
+        raise
 
 
 def decode(
@@ -97,15 +99,19 @@ def decode(
         ValueError: a wrong dtype, shape or stride, or a class outside the tables.
     """
     chosen = _pick(backend)
-    for _, parts in blocks:
-        _check(layout, parts)
     if chosen == "ref":
         for data, parts in blocks:
+            _check(layout, parts)
             channels_ref.decode(tables, layout, bytes(data), parts)
         return
     isa = _ISAS.index(chosen)
     listed = [(data, list(parts)) for data, parts in blocks]
-    error = _compiled().channels_decode(rans.prepared(tables), layout, listed, isa)
+    try:
+        error = _compiled().channels_decode(rans.prepared(tables), layout, listed, isa)
+    except ValueError:
+        for _, parts in blocks:
+            _check(layout, parts)
+        raise
     if error:
         raise BitstreamError(error)
 

@@ -1,4 +1,4 @@
-// Streams of 32 lanes on AVX-512, one or two at a time: two fill the waiting for each other.
+// Streams of 16 and 32 lanes on AVX-512, one or two at a time: two fill each other's waiting.
 #include <algorithm>
 
 #include "rans_careful.h"
@@ -15,8 +15,8 @@ TARGET_AVX512 inline __m512i look_up16(const int* table, __m512i where) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
-// K streams of 32 lanes, half of them in a register.
-template <int K>
+// K streams of H times 16 lanes, 16 of them in a register.
+template <int K, int H>
 TARGET_AVX512 size_t decode_wide(const Prepared& tables, uint32_t* const (&states)[K],
                                  Reader* const (&readers)[K], const uint8_t* const (&index)[K],
                                  size_t steps, int16_t* const (&symbols)[K], unsigned& escaped) {
@@ -27,12 +27,13 @@ TARGET_AVX512 size_t decode_wide(const Prepared& tables, uint32_t* const (&state
   const __m512i lower = _mm512_set1_epi32(static_cast<int>(kLower));
   const __m512i escape = _mm512_set1_epi32(static_cast<int>(0xFF000000u));
   const __m256i base = _mm256_set1_epi16(static_cast<int16_t>(tables.base));
-  __m512i x[K][2];
+  constexpr int kLanes = 16 * H;
+  __m512i x[K][H];
   const uint8_t *at[K], *last[K];
   for (int k = 0; k < K; ++k) {
-    for (int h = 0; h < 2; ++h) x[k][h] = _mm512_loadu_si512(states[k] + 16 * h);
+    for (int h = 0; h < H; ++h) x[k][h] = _mm512_loadu_si512(states[k] + 16 * h);
     at[k] = readers[k]->at;
-    last[k] = readers[k]->limit - 2 * kMaxLanes;
+    last[k] = readers[k]->limit - 2 * kLanes;
   }
   size_t done = 0;
   escaped = 0;
@@ -40,12 +41,12 @@ TARGET_AVX512 size_t decode_wide(const Prepared& tables, uint32_t* const (&state
     bool readable = true;
     for (int k = 0; k < K; ++k) readable &= at[k] <= last[k];
     if (!readable) break;
-    __m512i entry[K][2];
+    __m512i entry[K][H];
     for (int k = 0; k < K; ++k) {
       unsigned found = 0;
-      for (int h = 0; h < 2; ++h) {
+      for (int h = 0; h < H; ++h) {
         const __m512i row = _mm512_cvtepu8_epi32(_mm_loadu_si128(
-            reinterpret_cast<const __m128i*>(index[k] + done * kMaxLanes + 16 * h)));
+            reinterpret_cast<const __m128i*>(index[k] + done * kLanes + 16 * h)));
         const __m512i slot = _mm512_and_si512(x[k][h], mask);
         entry[k][h] =
             look_up16(slots, _mm512_or_si512(_mm512_sll_epi32(row, precision), slot));
@@ -55,7 +56,7 @@ TARGET_AVX512 size_t decode_wide(const Prepared& tables, uint32_t* const (&state
     }
     if (escaped) break;
     for (int k = 0; k < K; ++k) {
-      for (int h = 0; h < 2; ++h) {
+      for (int h = 0; h < H; ++h) {
         const __m512i freq = _mm512_and_si512(entry[k][h], low12);
         const __m512i bias = _mm512_and_si512(_mm512_srli_epi32(entry[k][h], 12), low12);
         const __m512i high = _mm512_srl_epi32(x[k][h], precision);
@@ -68,13 +69,13 @@ TARGET_AVX512 size_t decode_wide(const Prepared& tables, uint32_t* const (&state
         x[k][h] = _mm512_mask_or_epi32(y, needy, _mm512_slli_epi32(y, 16), words);
         const __m256i value = _mm512_cvtepi32_epi16(_mm512_srli_epi32(entry[k][h], 24));
         _mm256_storeu_si256(
-            reinterpret_cast<__m256i*>(symbols[k] + done * kMaxLanes + 16 * h),
+            reinterpret_cast<__m256i*>(symbols[k] + done * kLanes + 16 * h),
             _mm256_add_epi16(value, base));
       }
     }
   }
   for (int k = 0; k < K; ++k) {
-    for (int h = 0; h < 2; ++h) _mm512_storeu_si512(states[k] + 16 * h, x[k][h]);
+    for (int h = 0; h < H; ++h) _mm512_storeu_si512(states[k] + 16 * h, x[k][h]);
     readers[k]->at = at[k];
   }
   return done;
@@ -87,7 +88,9 @@ void advance(Wanted& wanted, size_t symbols) {
 }
 
 // As far as both streams go together, but for their last words.
+template <int H>
 Status decode_together(const Prepared& tables, Wanted* const (&both)[2]) {
+  constexpr int kLanes = 16 * H;
   uint32_t* const states[2] = {both[0]->state->states, both[1]->state->states};
   Reader readers[2];
   for (int s = 0; s < 2; ++s) {
@@ -96,16 +99,16 @@ Status decode_together(const Prepared& tables, Wanted* const (&both)[2]) {
   }
   Status status = Status::kOk;
   for (unsigned escaped = 3; escaped && status == Status::kOk;) {
-    const size_t steps = std::min(both[0]->n, both[1]->n) / kMaxLanes;
-    const size_t done = decode_wide<2>(tables, states, {&readers[0], &readers[1]},
+    const size_t steps = std::min(both[0]->n, both[1]->n) / kLanes;
+    const size_t done = decode_wide<2, H>(tables, states, {&readers[0], &readers[1]},
                                        {both[0]->index, both[1]->index}, steps,
                                        {both[0]->symbols, both[1]->symbols}, escaped);
     for (int s = 0; s < 2; ++s) {
-      advance(*both[s], done * kMaxLanes);
+      advance(*both[s], done * kLanes);
       if (status != Status::kOk || !(escaped >> s & 1)) continue;
       CarefulDecoder careful(tables, states[s], readers[s]);
-      status = careful.run(0, kMaxLanes, both[s]->index, kMaxLanes, both[s]->symbols);
-      advance(*both[s], kMaxLanes);
+      status = careful.run(0, kLanes, both[s]->index, kLanes, both[s]->symbols);
+      advance(*both[s], kLanes);
     }
   }
   for (int s = 0; s < 2; ++s)
@@ -118,21 +121,22 @@ Status decode_together(const Prepared& tables, Wanted* const (&both)[2]) {
 size_t decode_wide_avx512(const Prepared& tables, uint32_t* states, Reader& reader,
                           const uint8_t* index, size_t steps, int16_t* symbols) {
   unsigned escaped;
-  return kMaxLanes * decode_wide<1>(tables, {states}, {&reader}, {index}, steps, {symbols}, escaped);
+  return kMaxLanes * decode_wide<1, 2>(tables, {states}, {&reader}, {index}, steps, {symbols}, escaped);
 }
 
 #endif
 
 Status decode_two(Prepared& tables, Isa isa, Wanted& a, Wanted& b) {
 #if LATENTPACK_X86
+  const uint32_t lanes = a.state->lanes;
   bool fast = isa >= Isa::kAvx512 && tables.narrow && tables.uncoded.empty();
-  for (const Wanted* one : {&a, &b})
-    fast &= one->state->lanes == kMaxLanes && one->state->lane == 0;
+  fast &= lanes >= 16 && lanes == b.state->lanes && a.state->lane == 0 && b.state->lane == 0;
   if (fast) {
     const int named = std::max(rows_named(a.index, a.n), rows_named(b.index, b.n));
     if (named > tables.rows) return Status::kBadIndex;
     tables.fill(named, true);
-    const Status status = decode_together(tables, {&a, &b});
+    const Status status = lanes == 16 ? decode_together<1>(tables, {&a, &b})
+                                      : decode_together<2>(tables, {&a, &b});
     if (status != Status::kOk) return status;
   }
 #endif

@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 from .kv_tables import KVTables, as_array
 from .kv_threads import run
 
-_GROWTH = 1.25
+_GROWTH = 1.0625
 _GROUP = 4  # pages that are decoded by one call
 
 Pair = tuple[torch.Tensor, torch.Tensor]
