@@ -47,6 +47,8 @@ class Cursor:
 
 def put_varint(value: int) -> bytes:
     """Code 0 <= value < 2**63 as LEB128: 7 bits per byte, low ones first, in the fewest bytes."""
+    if 0 <= value < 128:  # nearly all are
+        return value.to_bytes(1, "little")
     if not 0 <= value < 1 << 7 * MAX_VARINT_BYTES:
         raise ValueError(f"a varint holds 0 to 2**63 - 1, got {value}")
     out = bytearray()

@@ -41,6 +41,7 @@ def codec_name(number: int) -> str:
         ) from None
 
 
+@functools.cache  # small signals are coded in less time than importlib takes
 def load(codec: str | int) -> type[Codec]:
     """Import one codec, and only that one, and return its class.
 

@@ -4,6 +4,7 @@ The first touch of a small page of 4 KiB costs the system about as long as codin
 several times over; a page of 2 MiB costs it once.
 """
 
+import functools
 import importlib
 import threading
 import types
@@ -18,6 +19,7 @@ KEPT = 16 << 20  # bytes that may wait for their next use, per thread
 _spare = threading.local()
 
 
+@functools.cache
 def _compiled() -> types.ModuleType | None:
     try:
         return importlib.import_module("._cpp", __package__)
