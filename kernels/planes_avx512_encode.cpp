@@ -272,30 +272,22 @@ PLANES_TARGET size_t split_window_512(const uint8_t* x, size_t n, int width, uin
   return split_window_from(x, n / kTurn * kTurn, n, width, top, pairs, planes, outside, found, limit);
 }
 
-PLANES_TARGET inline __m512i four_times(const uint8_t* sixteen) {
-  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
-}
-
-// 64 symbols at a time: bit s >> 4 & 7 of byte (s & 15 | s >> 3 & 16) of table.rare.
 PLANES_TARGET size_t substitute(const Table& table, uint8_t* symbols, size_t n, uint16_t* at,
                                 uint8_t* old, size_t limit) {
-  uint8_t bits[16];
-  for (int i = 0; i < 16; ++i) bits[i] = static_cast<uint8_t>(1 << (i & 7));
-  const __m512i lower = four_times(table.rare), upper = four_times(table.rare + 16);
-  const __m512i bit = four_times(bits);
-  const __m512i nibble = _mm512_set1_epi8(15);
+  uint8_t rare[256];  // 255 where the frequency is 0
+  for (int s = 0; s < 256; s += 32) {
+    const __m512i freq = _mm512_loadu_si512(table.freq + s);
+    const __m256i zero = _mm256_movm_epi8(_mm512_testn_epi16_mask(freq, freq));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(rare + s), zero);
+  }
   size_t found = 0;
   for (size_t i = 0; i < n; i += 64) {
     const __mmask64 there = n - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (n - i)) - 1;
     const __m512i s = _mm512_maskz_loadu_epi8(there, symbols + i);
-    const __m512i column = _mm512_and_si512(s, nibble);
-    const __m512i row = _mm512_mask_blend_epi8(_mm512_movepi8_mask(s),
-                                               _mm512_shuffle_epi8(lower, column),
-                                               _mm512_shuffle_epi8(upper, column));
-    const __m512i which = _mm512_and_si512(_mm512_srli_epi16(s, 4), nibble);
-    uint64_t rare = _mm512_mask_test_epi8_mask(there, row, _mm512_shuffle_epi8(bit, which));
-    for (; rare; rare &= rare - 1)
-      found = replace_rare(table, symbols, i + static_cast<size_t>(__builtin_ctzll(rare)), at, old,
+    const __m512i flags = look_up(rare, s, _mm512_movepi8_mask(s));
+    uint64_t which = _mm512_movepi8_mask(flags) & there;
+    for (; which; which &= which - 1)
+      found = replace_rare(table, symbols, i + static_cast<size_t>(__builtin_ctzll(which)), at, old,
                            found, limit);
   }
   return found;

@@ -229,14 +229,19 @@ int count_sample(const uint8_t* symbols, size_t n, size_t limit, Histogram count
 
 int64_t entropy(const Histogram counts) {
   const int64_t* log = log2_table(kPrecision);
-  uint64_t total = 0;
-  int64_t own = 0;
+  uint64_t total = 0, most = 0;
   for (int s = 0; s < 256; ++s) {
-    if (!counts[s]) continue;
     total += counts[s];
-    own += counts[s] * log2_any(log, counts[s]);
+    most |= counts[s];
   }
   if (!total) return 0;
+  int64_t own = 0;
+  if (most >> kPrecision) {
+    for (int s = 0; s < 256; ++s)
+      if (counts[s]) own += counts[s] * log2_any(log, counts[s]);
+  } else {
+    for (int s = 0; s < 256; ++s) own += counts[s] * log[counts[s]];
+  }
   return (static_cast<int64_t>(total) * log2_any(log, total) - own) >> (kLogBits - kCostBits);
 }
 
