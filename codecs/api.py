@@ -57,7 +57,8 @@ def encode(
     Args:
         x: what the codec takes: any tensor, or a mapping of names to tensors, for
             "tensor/lossless"; uint8 [C, H, W] for "image/light".
-        codec: name in the table of registry.py; None is "tensor/lossless".
+        codec: name in the table of registry.py; None is "tensor/delta" with `base=`, the old
+            tensors, and else "tensor/lossless".
         rate: the size or quality asked for; None is the codec's default. Lossless codecs take
             none.
         metadata: str keys, CBOR values; comes back as `open(path).metadata`.
@@ -117,7 +118,8 @@ def decode(
         out: a tensor, or a mapping of tensors, of the right dtypes and shapes; it is filled and
             returned.
         device: where the result shall be, e.g. "cuda"; None is the CPU.
-        options: of the codec, e.g. threads=1.
+        options: of the codec, e.g. threads=1, or for "tensor/delta" base=, the tensors it was
+            encoded with.
 
     Returns:
         A tensor, or for a mapping a dict in the order in which it was written.
@@ -181,7 +183,7 @@ def open(
             or a folder of them, the shards of one model.
         device: where the tensors shall be; None is the CPU.
         recover: when a .lpk file was cut short, offer the tensors that are whole.
-        options: of the codec, e.g. threads=1.
+        options: of the codec, e.g. threads=1, or base=, which may be another open file.
 
     Raises:
         BitstreamError: this is no whole file of one of these kinds.
@@ -194,7 +196,9 @@ def open(
 
 def _coder(codec: str | None, options: dict[str, Any]) -> tuple[int, Codec]:
     """The number of a codec, and the codec."""
-    number = registry.codec_id(codec or "tensor/lossless")
+    if codec is None:
+        codec = "tensor/lossless" if options.get("base") is None else "tensor/delta"
+    number = registry.codec_id(codec)
     return number, registry.make(number, None, options)
 
 

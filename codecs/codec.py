@@ -163,3 +163,7 @@ class Codec(ABC):
         A tensor codec answers {"dtype": torch.dtype, "shape": tuple[int, ...]} at least.
         """
         return {}
+
+    def verify(self, header: dict[str, Any], packet: Packet) -> None:
+        """Raise BitstreamError if a packet is damaged, as far as can be seen without more data."""
+        self.decode(header, [packet])

@@ -18,6 +18,7 @@ from .codec import Codec
 CODECS = {
     1: "tensor/lossless",
     2: "image/light",
+    3: "tensor/delta",
 }
 
 
@@ -66,6 +67,8 @@ def parameters(function: Callable[..., Any]) -> frozenset[str]:
 def make(number: int, device: Any, options: dict[str, Any]) -> Codec:
     """Make a codec with its options; a wrong name of an option is a wrong argument."""
     loaded = load(number)
+    if options.get("base", loaded) is None:  # no base is as good as none given
+        options = {name: value for name, value in options.items() if name != "base"}
     if device is not None:
         options = {**options, "device": device}
     known = parameters(loaded)

@@ -38,6 +38,39 @@ def channels_decode(
     isa: int,
     /,
 ) -> str: ...
+def delta_count(
+    layout: tuple[int, int, int, int],
+    new: ReadableBuffer,
+    base: ReadableBuffer,
+    tokens: WriteableBuffer,
+    quiet: WriteableBuffer,
+    nibbles: WriteableBuffer,
+    isa: int,
+    /,
+) -> None: ...
+def delta_encode(
+    layout: tuple[int, int, int, int],
+    tables: object,
+    class_of: ReadableBuffer,
+    new: ReadableBuffer,
+    base: ReadableBuffer,
+    blocks: bool,
+    lanes: int,
+    isa: int,
+    /,
+) -> tuple[bytes, bytes]: ...
+def delta_decode(
+    layout: tuple[int, int, int, int],
+    tables: object,
+    class_of: ReadableBuffer,
+    stream: ReadableBuffer,
+    raw: ReadableBuffer,
+    base: ReadableBuffer,
+    blocks: bool,
+    out: WriteableBuffer,
+    isa: int,
+    /,
+) -> str: ...
 def planes_encode(
     data: ReadableBuffer,
     width: int,

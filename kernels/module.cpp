@@ -2,12 +2,14 @@
 #include <Python.h>
 
 extern PyMethodDef channels_methods[];
+extern PyMethodDef delta_methods[];
 extern PyMethodDef memory_methods[];
 extern PyMethodDef planes_methods[];
 extern PyMethodDef rans_methods[];
 
 static PyMethodDef* const tables[] = {
     channels_methods,
+    delta_methods,
     memory_methods,
     planes_methods,
     rans_methods,

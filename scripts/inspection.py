@@ -115,7 +115,7 @@ def _look_at(packet: Packet, reader: Reader, codec: Codec | None, report: Report
             about = codec.describe(reader.params, packet)
             needed = codec.needs(packet)
             if needed is None:
-                codec.decode(reader.params, [packet])
+                codec.verify(reader.params, packet)
             elif needed not in [tensor.name for tensor in report.tensors]:
                 raise BitstreamError(f"{needed!r}, whose elements it has, is not there")
         except BitstreamError as error:

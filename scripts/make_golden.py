@@ -187,9 +187,41 @@ def kv() -> dict[str, bytes]:
     return files
 
 
+def delta() -> dict[str, bytes]:
+    """Tensors by codec 3 (.lpk), with what they are (-new.bin) and their base (-base.bin)."""
+    import torch
+
+    import latentpack
+
+    n = 3000
+    base = torch.tensor(numbers(n, 4001, 1)) - 2000
+    step = torch.tensor(numbers(n, 7, 2)) - 3
+    step[torch.tensor(numbers(n, 3, 3)) > 0] = 0
+    step[1000:2500] = 0  # blocks that did not change
+    step[::997] *= 5000
+    cases = {
+        "bfloat16": (base / 4096, step / 65536),
+        "float32": (base / 4096, step / 2**26),
+        "float16": (base / 4096, step / 2**14),
+        "float8_e4m3fn": (base / 1024, step / 64),
+        "int8": (base % 256 - 128, step),
+        "int64": (base << 30, step),
+        "bool": (base > 0, step > 2),
+    }
+    files: dict[str, bytes] = {}
+    for name, (old, move) in cases.items():
+        dtype = getattr(torch, name)
+        new = old ^ move if dtype == torch.bool else old + move
+        x, b = (t.to(dtype).view(torch.uint8).numpy().tobytes() for t in (new, old))
+        files |= {f"{name}-new.bin": x, f"{name}-base.bin": b}
+        files[f"{name}.lpk"] = latentpack.encode(new.to(dtype), base=old.to(dtype))
+    return files
+
+
 # Folder in tests/golden -> function that makes its files {name: bytes}.
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "container": container,
+    "delta": delta,
     "image_light": image_light,
     "kv": kv,
     "rans": rans,

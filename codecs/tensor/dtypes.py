@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from ...kernels.delta import DIFFERENCE, ULP, XOR
 from ...kernels.errors import BitstreamError
 from ...kernels.planes import BYTE_PLANES, FLOAT, NIBBLES
 
@@ -63,6 +64,31 @@ class Split(NamedTuple):
     width: int
 
 
+class DeltaField(NamedTuple):
+    """How deltas of a dtype are coded: as in `kernels.delta.measure`."""
+
+    width: int
+    shift: int
+    bits: int
+    operations: tuple[int, ...]
+
+
+# Width, where the exponent begins, and its bits.
+_EXPONENTS = {
+    "float16": (2, 10, 5),
+    "complex32": (2, 10, 5),
+    "bfloat16": (2, 7, 8),
+    "float32": (4, 23, 8),
+    "complex64": (4, 23, 8),
+    "float64": (8, 52, 11),
+    "complex128": (8, 52, 11),
+    "float8_e4m3fn": (1, 3, 4),
+    "float8_e4m3fnuz": (1, 3, 4),
+    "float8_e5m2": (1, 2, 5),
+    "float8_e5m2fnuz": (1, 2, 5),
+}
+
+
 def dtype_id(dtype: torch.dtype) -> int:
     """The id of a dtype; ValueError for quantised ones and those of other releases."""
     if dtype not in IDS:
@@ -86,3 +112,12 @@ def split_of(dtype: torch.dtype) -> Split:
     """How the elements of a dtype are split into planes."""
     name = str(dtype).removeprefix("torch.")
     return Split(*_SPLIT.get(name, (BYTE_PLANES, dtype.itemsize)))
+
+
+def delta_field(dtype: torch.dtype) -> DeltaField:
+    """How deltas of a dtype are coded: floats by their exponent, others by bytes or alike."""
+    name = str(dtype).removeprefix("torch.")
+    if name in _EXPONENTS:
+        return DeltaField(*_EXPONENTS[name], (ULP,))
+    width = dtype.itemsize
+    return DeltaField(width, 0, 8 if width == 1 else 0, (DIFFERENCE, XOR))
