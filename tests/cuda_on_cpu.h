@@ -13,7 +13,7 @@
 //     monkeypatch.setattr(cuda, "load", lambda name, device: cuda_on_cpu.load(name))
 //
 // What a .cu file may use: everything below, `extern "C" __global__ void name(...)` kernels outside
-// of namespaces, one `extern __shared__ type name[];` outside of namespaces, static __shared__
+// of namespaces (macros may make them), one `extern __shared__ type name[];` outside of namespaces, static __shared__
 // arrays. Inline PTX goes between #ifdef __CUDA_ARCH__ and #else with a twin in plain C++. Include
 // nothing but "*.cuh" of the same folder; there is no standard library on a device.
 //
@@ -43,7 +43,7 @@
 #include <utility>
 #include <vector>
 
-#define __global__
+#define __global__ __attribute__((used))  // by which cuda_on_cpu.py knows a kernel
 #define __device__
 #define __host__
 #define __constant__

@@ -15,8 +15,9 @@ import pytest
 from latentpack.kernels import cuda
 
 HERE = Path(__file__).parent
-KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(')
-SHARED = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];")
+# Of preprocessed text: the header turns __global__ into an attribute.
+KERNEL = re.compile(r'extern "C" __attribute__\(\(used\)\) void\s+(\w+)\(')
+SHARED = re.compile(r"extern thread_local (?:alignas\(\d+\) )?(\w+) (\w+)\[\];")
 FLAGS = ["-x", "c++", "-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-Wall", "-fwrapv"]
 FLAGS += ["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]
 ROOM = 256 << 10
@@ -59,17 +60,21 @@ def load(name):
 
 def compiled(compiler, source, name="a test's source"):
     """The module of a source text."""
-    text = f'#include "cuda_on_cpu.h"\n#line 1 "{name}"\n{source}\n{_launchers(source)}'
     flags = [*FLAGS, *os.environ.get("LATENTPACK_CUDA_ON_CPU_FLAGS", "").split()]
-    folder = Path(tempfile.mkdtemp(prefix="latentpack-cuda-"))
-    library = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
-    command = [compiler, *flags, f"-I{HERE}", f"-I{cuda.FOLDER}", "-o", str(library), "-"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    if done.returncode:
-        raise AssertionError(f"{name} does not compile for the CPU:\n{done.stderr[-4000:]}")
-    module = Module(library)
-    shutil.rmtree(folder)  # it is mapped into memory
-    return module
+    flags += [f"-I{HERE}", f"-I{cuda.FOLDER}"]
+
+    def run(arguments, text):
+        command = [compiler, *flags, *arguments, "-"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        if done.returncode:
+            raise AssertionError(f"{name} does not compile for the CPU:\n{done.stderr[-4000:]}")
+        return done.stdout
+
+    text = run(["-E"], f'#include "cuda_on_cpu.h"\n#line 1 "{name}"\n{source}\n')
+    with tempfile.TemporaryDirectory(prefix="latentpack-cuda-") as folder:
+        library = Path(folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
+        run(["-o", str(library)], text + _launchers(text))
+        return Module(library)  # the file may go: it is mapped into memory
 
 
 def _launchers(source):

@@ -39,6 +39,7 @@ from ...kernels import memory, planes
 from ...kernels.errors import BitstreamError
 from ..codec import Bound, Buffer, Codec, Packet, Place, Rate
 from ..fields import Cursor, Key, get_varint, put_varint
+from . import on_device
 from .dtypes import dtype_id, split_of
 from .packet import CODED, CODED_BULK, ELEMENTS, REPEAT, Repeat, Start
 from .repeats import Repeats
@@ -58,7 +59,9 @@ class Lossless(Codec):
         mode: "fast", "tight", "small" or "segments".
         threads: at most so many; None = one per core. Never changes a byte.
         chunk: elements of a chunk, a power of two from 64 to 65536. Smaller ones can be read
-            one by one, but take more bytes and time.
+            one by one, but take more bytes and time. A tensor on a GPU is coded there in the way
+            "segments" where the mode is that or "tight", with chunks of 8192 if this is the
+            default; other modes and dtypes are copied to the CPU.
         device: where decoded tensors shall be; None is the CPU.
         max_bytes: decoding refuses tensors of more bytes; None takes what the packet can
             justify: at most 58 KiB for every byte of it, where all chunks are constant.
@@ -151,12 +154,17 @@ class Lossless(Codec):
         self, tensor: torch.Tensor, key: str | int | None = None, place: Place | None = None
     ) -> Packet:
         """Return the packet of one tensor."""
+        _check(tensor)
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+        split = split_of(dtype)
+        if tensor.device.type != "cpu":
+            made = on_device.encode(_flat(tensor), split, self.mode, self.chunk_log2)
+            if made is not None and len(made[0]) + len(made[1]) < tensor.nbytes:
+                return _packet(key, dtype, shape, *made)
         data = _elements(tensor)
         room = None
         if place is not None and len(data) >= BULK_BYTES:
             room = place(*self._bound(tensor, key))
-        shape, dtype = tuple(tensor.shape), tensor.dtype
-        split = split_of(dtype)
 
         def code(mode: str, chunk_log2: int) -> tuple[bytes, memoryview]:
             return planes.encode(
@@ -174,10 +182,7 @@ class Lossless(Codec):
             if len(data) < BULK_BYTES:
                 return Packet(key, Start(dtype, ELEMENTS, shape).put() + data.tobytes())
             head, coded = code("stored", planes.MAX_CHUNK_LOG2)
-        if len(coded) >= BULK_BYTES:
-            return Packet(key, Start(dtype, CODED_BULK, shape).put() + head, coded)
-        start = Start(dtype, CODED, shape).put() + put_varint(len(head))
-        return Packet(key, b"".join((start, head, coded)))
+        return _packet(key, dtype, shape, head, coded)
 
     def decode(
         self, header: dict[str, Any], packets: Iterable[Packet], out: Any = None
@@ -244,6 +249,12 @@ class Lossless(Codec):
             raise BitstreamError("a tensor that is said to be another one stands alone")
         self._check_size(start)
         head, coded = _coded(start, cursor, packet.bulk)
+        if start.kind != ELEMENTS:
+            there = self._on_device(start, out)
+            split = split_of(start.dtype)
+            n = start.nbytes // split.width
+            if there is not None and on_device.decode(head, coded, n, split, _flat(there)):
+                return there
         if start.kind == ELEMENTS:
             target = _target(start, out)
             _elements(target)[:] = coded
@@ -291,6 +302,17 @@ class Lossless(Codec):
                 f"a tensor has {start.nbytes} bytes, the limit max_bytes is {self.max_bytes}"
             )
 
+    def _on_device(self, start: Start, out: torch.Tensor | None) -> torch.Tensor | None:
+        """A contiguous tensor on a GPU to decode into; None where the result is for the CPU."""
+        if out is not None and not isinstance(out, torch.Tensor):
+            return None  # which `_target` says
+        if out is not None:
+            fits = (out.dtype, out.shape) == (start.dtype, start.shape) and out.is_contiguous()
+            return out if fits and out.device.type != "cpu" else None
+        if self.device is None or torch.device(self.device).type == "cpu":
+            return None
+        return torch.empty(start.shape, dtype=start.dtype, device=self.device)
+
     def describe(self, header: dict[str, Any], packet: Packet) -> dict[str, Any]:
         """Say dtype and shape."""
         start = Start.get(Cursor(memoryview(packet.body), 0))
@@ -311,12 +333,26 @@ def _check(tensor: torch.Tensor) -> None:
 def _elements(tensor: torch.Tensor) -> memoryview:
     """The bytes of a tensor's elements in C order; a view where the tensor allows it."""
     _check(tensor)
+    elements: memoryview = _flat(tensor).cpu().numpy().data
+    return elements
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes as uint8 of one dimension, where the tensor is; a view where it allows it."""
     plain = tensor.detach()
     if plain.is_complex():
         plain = torch.view_as_real(plain.resolve_conj().reshape(-1))  # of rank 64, too
-    plain = _as_integers(plain.resolve_neg())
-    flat: memoryview = plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-    return flat
+    return _as_integers(plain.resolve_neg()).contiguous().reshape(-1).view(torch.uint8)
+
+
+def _packet(
+    key: Key, dtype: torch.dtype, shape: tuple[int, ...], head: bytes, coded: Buffer
+) -> Packet:
+    """The packet of a coded tensor; what is large becomes its bulk."""
+    if len(coded) >= BULK_BYTES:
+        return Packet(key, Start(dtype, CODED_BULK, shape).put() + head, coded)
+    start = Start(dtype, CODED, shape).put() + put_varint(len(head))
+    return Packet(key, b"".join((start, head, coded)))
 
 
 def _as_integers(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,74 @@
+"""Lossless coding of tensors that are on a GPU, there.
+
+What the device's kernels do not take (other dtypes, contexts, very small tensors) is None: the CPU
+does it. Only what leaves the device waits for it.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+
+from ...kernels import planes
+from .dtypes import Split
+
+MIN_BYTES = 1 << 16  # below, launches cost more than a copy
+
+
+def kernels_for(device: torch.device) -> types.ModuleType | None:
+    """The kernels of a device; None if it has none."""
+    if device.type != "cuda" or torch.version.cuda is None:
+        return None
+    from ...kernels import planes_cuda
+
+    return planes_cuda
+
+
+def encode(
+    data: torch.Tensor, split: Split, mode: str, chunk_log2: int
+) -> tuple[bytes, bytes] | None:
+    """Head and coded bytes of uint8 [n * width] on a device, in the way "segments"."""
+    kernels = kernels_for(data.device)
+    if kernels is None or mode not in ("tight", "segments") or data.numel() < MIN_BYTES:
+        return None
+    if not kernels.takes(split.layout, split.width):
+        return None
+    if chunk_log2 not in kernels.ENCODER_LOG2:
+        if chunk_log2 != planes.MAX_CHUNK_LOG2:  # asked for, not the default
+            return None
+        chunk_log2 = kernels.DEFAULT_LOG2
+    coded: tuple[bytes, bytes] = kernels.encode(
+        data, split.width, split.layout, chunk_log2
+    ).to_host()
+    return coded
+
+
+def decode(head: Any, coded: Any, n: int, split: Split, out: torch.Tensor, first: int = 0) -> bool:
+    """Decode n elements from element `first` on into uint8 `out` on a device; False if it can't.
+
+    Args:
+        head: of an array of at least first + n elements.
+        coded: its coded bytes.
+        n: all elements of the array.
+        split: how its elements are split.
+        out: uint8, contiguous, on the device: as many bytes as are wanted.
+        first: the first element that is wanted.
+
+    Raises:
+        BitstreamError: the bytes are damaged where they are needed.
+    """
+    kernels = kernels_for(out.device)
+    if kernels is None or not kernels.takes(split.layout, split.width):
+        return False
+    packed = kernels.Packed.from_host(head, coded, n, split.width, split.layout, out.device)
+    if packed is None:
+        return False
+    wanted = out.numel() // split.width
+    if wanted == n:
+        kernels.decode(packed, out)
+    else:
+        out.copy_(kernels.decode_elements(packed, first, first + wanted))
+    packed.check()
+    return True
