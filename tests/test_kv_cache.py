@@ -171,6 +171,16 @@ def test_reset_and_copies(model):
     assert_same_cache(filled(model, cache, ids), filled(model, DynamicCache(config=CONFIG), ids))
 
 
+def test_inference_mode_and_outside(model):
+    ids = prompt(tokens=92)
+    cache = packed(model)
+    with torch.inference_mode():
+        filled(model, cache, ids[:, :90])
+        assert cache.memory().buffer
+    filled(model, cache, ids[:, 90:])
+    assert_same_cache(cache, filled(model, DynamicCache(config=CONFIG), ids))
+
+
 def test_memory(model):
     cache = packed(model)
     assert cache.memory() == (0, 0, 0, 0, 0)
