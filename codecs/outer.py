@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import xxhash
@@ -36,6 +37,17 @@ VERSION = 1
 _HEAD = 8
 _MAX_HEADER = 100_000_000  # the library's limit
 _LONGEST = 10**19  # as long as any offset is
+
+
+def is_packed(path: Path) -> bool:
+    """Tell whether a whole .safetensors file is of this kind."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(_HEAD), "little")
+        text = file.read(min(size, _MAX_HEADER))
+    try:
+        return ENTRY in json.loads(text).get("__metadata__", {})
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return False
 
 
 class OuterReader:

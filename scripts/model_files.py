@@ -89,6 +89,7 @@ def pack(
     force: bool = False,
     progress: Progress | None = None,
     form: str = "lpk",
+    base: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Pack a .safetensors file or a PyTorch checkpoint.
 
@@ -100,6 +101,7 @@ def pack(
         force: replace a file that exists.
         progress: called with (bytes of tensors done, bytes of all).
         form: "lpk", or "safetensors": a .safetensors file of packed tensors.
+        base: tensors that whoever unpacks the file has; the file is a delta from them.
 
     Raises:
         ValueError: src is no whole model file, or holds what can't be packed.
@@ -109,8 +111,10 @@ def pack(
         raise ValueError(f"format is {form!r}, expected {' or '.join(FORMS)}")
     if form == "safetensors" and os.fspath(dst) == "-":
         raise ValueError("a .safetensors file needs a name: its header is written last")
+    if form == "safetensors" and base is not None:
+        raise ValueError("a delta is a .lpk file; leave out --format")
     model = open_model(src, progress)
-    options = _given(mode=mode, threads=threads)
+    options = _given(mode=mode, threads=threads, base=base)
     if form == "lpk":
         api.save(dst, model.tensors, metadata=model.metadata or None, force=force, **options)
         return
@@ -126,6 +130,7 @@ def unpack(
     force: bool = False,
     progress: Progress | None = None,
     keep_going: bool = False,
+    base: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, str]:
     """Turn what `pack` wrote back into a model file.
 
@@ -139,6 +144,7 @@ def unpack(
         force: replace a file that exists.
         progress: called with (bytes of tensors done, bytes of all).
         keep_going: leave out tensors that are damaged instead of raising.
+        base: the tensors that a delta was made from.
 
     Returns:
         Names of the tensors that were left out, and what is wrong with each.
@@ -148,7 +154,8 @@ def unpack(
         ValueError: src holds no tensors, or such that .safetensors files can't hold.
         FileExistsError: something is at `dst`, and not `force`.
     """
-    with TensorFile(Path(src), None, keep_going, _given(threads=threads)) as packed:
+    options = _given(threads=threads, base=base)
+    with TensorFile(Path(src), None, keep_going, options) as packed:
         lost = find_lost(packed) if keep_going else {}
         kept = [key for key in packed if str(key) not in lost]
         layout = [_layout(packed, name) for name in kept]
@@ -184,10 +191,12 @@ def suffix_of(src: PathLike) -> str:
     return suffix
 
 
-def verify(src: PathLike, packed_path: PathLike) -> None:
+def verify(
+    src: PathLike, packed_path: PathLike, base: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Raise RuntimeError unless a packed file gives back every tensor of `src` bit for bit."""
     source = open_model(src).tensors
-    with api.open(packed_path) as packed:
+    with api.open(packed_path, **_given(base=base)) as packed:
         if list(packed) != list(source):
             raise RuntimeError(f"{packed_path} has other tensors than {src}; pack it again")
         for name, x in source.items():

@@ -14,6 +14,13 @@ EXIT_LOST = 1  # something was written, something was lost
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, allow_dash=True), help="Same as DST."
 )
+@click.option(
+    "--base",
+    "bases",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="The model that a delta was made from, or a folder to look in; may be repeated.",
+)
 @click.option("--threads", type=click.IntRange(1), help="More threads, same result.")
 @click.option(
     "--keep-going", is_flag=True, help="Leave out tensors that are damaged, and name them."
@@ -23,6 +30,7 @@ def unpack(
     src: Path,
     dst: Path | None,
     output: Path | None,
+    bases: tuple[Path, ...],
     threads: int | None,
     keep_going: bool,
     force: bool,
@@ -37,20 +45,23 @@ def unpack(
     latentpack unpack model.lpk again.safetensors
     latentpack unpack model-packed/ model/
     latentpack unpack damaged.lpk --keep-going
+    latentpack unpack step2.lpk --base step1.lpk --base step0.safetensors
+    latentpack unpack step9.lpk --base checkpoints/
     """
-    from . import model_files, model_folders
+    from . import model_bases, model_files, model_folders
     from .model_jobs import byte_bar, byte_bars, report, unpacked_path
 
     target = unpacked_path(src, dst, output)
     start = time.perf_counter()
     if src.is_dir():
-        if force:
-            raise ValueError("--force works on single files, not on folders")
+        if force or bases:
+            raise ValueError("--force and --base work on single files, not on folders")
         with byte_bars("unpacking") as bars:
             lost = model_folders.unpack_folder(src, target, threads, keep_going, bars)
     else:
+        base = model_bases.find_base(src, bases)
         with byte_bar(f"unpacking {src.name}") as progress:
-            lost = model_files.unpack(src, target, threads, force, progress, keep_going)
+            lost = model_files.unpack(src, target, threads, force, progress, keep_going, base)
     report(src, target, time.perf_counter() - start)
     for name, why in lost.items():
         click.echo(f"latentpack: lost {name}: {why}", err=True)

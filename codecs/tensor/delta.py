@@ -214,7 +214,7 @@ class Delta(Codec):
 
     def _base_digest(self) -> bytes:
         base = self._need_base()
-        return join_digests({name: self._digest(name, tensor) for name, tensor in base.items()})
+        return join_digests({name: self._digest(name, base[name]) for name in base})
 
     def _base_of(
         self, header: dict[str, Any], key: Key, start: Start, stated: bytes
