@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import xxhash
@@ -32,6 +33,6 @@ def join_digests(digests: Mapping[Key, bytes]) -> bytes:
 
 def digest(x: Tensors) -> bytes:
     """8 bytes that name a tensor, or a model: equal for the same names, dtypes, shapes and bits."""
-    tensors = x if isinstance(x, Mapping) else {None: x}
+    tensors: Mapping[Any, torch.Tensor] = x if isinstance(x, Mapping) else {None: x}
     # Not `items`, by which mappings report how far the coding is.
     return join_digests({name: tensor_digest(tensors[name]) for name in tensors})
