@@ -149,11 +149,7 @@ void ChunkCoder::look_at_exponents() {
 uint8_t ChunkCoder::sampled_top() const {
   uint8_t sample[kTopSample * 4], planes[4][kTopSample];
   const size_t width = coding_.width;
-  // They lie far apart, and may all be on their way at once.
-  sample_blocks(n_, kTopSample, [&](size_t first, size_t count) {
-    for (size_t byte = 0; byte < count * width; byte += kLine)
-      __builtin_prefetch(elements_ + first * width + byte);
-  });
+  // Gathered before any is looked at: they lie far apart, and so are all on their way at once.
   size_t n = 0;
   sample_blocks(n_, kTopSample, [&](size_t first, size_t count) {
     std::memcpy(sample + n * width, elements_ + first * width, count * width);
