@@ -150,29 +150,88 @@ PLANES_TARGET void encode_steps(EncodeStream* const* streams, int count) {
   }
 }
 
-PLANES_TARGET void split_bf16(const uint8_t* x, size_t n, uint8_t* e, uint8_t* r) {
-  const __m512i sign = _mm512_set1_epi16(0x80), mantissa = _mm512_set1_epi16(0x7F);
-  for (size_t i = 0; i < n; i += 32) {
-    const __mmask32 there = n - i >= 32 ? ~__mmask32{0} : (__mmask32{1} << (n - i)) - 1;
-    const __m512i u = _mm512_maskz_loadu_epi16(there, x + 2 * i);
-    const __m512i exponent = _mm512_srli_epi16(u, 7);
-    const __m512i rest = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(u, 8), sign),
-                                         _mm512_and_si512(u, mantissa));
-    _mm256_mask_storeu_epi8(e + i, there, _mm512_cvtepi16_epi8(exponent));
-    _mm256_mask_storeu_epi8(r + i, there, _mm512_cvtepi16_epi8(rest));
+PLANES_TARGET inline __m512i every(int step, int rows) {
+  uint8_t at[64];
+  for (int i = 0; i < 64; ++i) at[i] = static_cast<uint8_t>(step * (i % rows) + i / rows);
+  return _mm512_loadu_si512(at);
+}
+
+// 128 nibbles, one a byte, to 64 pairs.
+PLANES_TARGET __attribute__((always_inline)) inline __m512i pair_up(__m512i a, __m512i b,
+                                                                    __m512i even) {
+  return _mm512_permutex2var_epi8(_mm512_or_si512(a, _mm512_srli_epi16(a, 4)), even,
+                                  _mm512_or_si512(b, _mm512_srli_epi16(b, 4)));
+}
+
+constexpr size_t kTurn = 128;  // elements of a turn of these loops
+
+// The four bytes of 64 elements, lowest first.
+struct FourBytes {
+  __m512i low = every(4, 32), high = _mm512_add_epi8(low, _mm512_set1_epi8(2));
+  PLANES_TARGET FourBytes() {}
+  PLANES_TARGET __attribute__((always_inline)) void operator()(const uint8_t* at,
+                                                               __m512i* bytes) const {
+    const __m512i a = _mm512_loadu_si512(at), b = _mm512_loadu_si512(at + 64);
+    const __m512i c = _mm512_loadu_si512(at + 128), d = _mm512_loadu_si512(at + 192);
+    const __m512i low0 = _mm512_permutex2var_epi8(a, low, b);
+    const __m512i low1 = _mm512_permutex2var_epi8(c, low, d);
+    const __m512i high0 = _mm512_permutex2var_epi8(a, high, b);
+    const __m512i high1 = _mm512_permutex2var_epi8(c, high, d);
+    bytes[0] = _mm512_shuffle_i64x2(low0, low1, 0x44);
+    bytes[1] = _mm512_shuffle_i64x2(low0, low1, 0xEE);
+    bytes[2] = _mm512_shuffle_i64x2(high0, high1, 0x44);
+    bytes[3] = _mm512_shuffle_i64x2(high0, high1, 0xEE);
+  }
+};
+
+PLANES_TARGET void split_pairs(const uint8_t* x, size_t n, uint8_t* e, uint8_t* r) {
+  const __m512i even = every(2, 64), seven = _mm512_set1_epi8(7), eight = _mm512_set1_epi8(8);
+  for (size_t i = 0; i < n; i += kTurn) {
+    ask_before(x + i, kTurn);
+    __m512i exponents[2], rests[2];
+    for (size_t h = 0; h < 2; ++h) {
+      const __m512i b = _mm512_loadu_si512(x + i + 64 * h);
+      exponents[h] = _mm512_and_si512(_mm512_srli_epi16(b, 3), _mm512_set1_epi8(15));
+      // b >> 4 & 8 | b & 7
+      rests[h] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(b, 4), eight),
+                                 _mm512_and_si512(b, seven));
+    }
+    _mm512_storeu_si512(e + i / 2, pair_up(exponents[0], exponents[1], even));
+    _mm512_storeu_si512(r + i / 2, pair_up(rests[0], rests[1], even));
+  }
+}
+
+PLANES_TARGET void split_twos(const uint8_t* x, size_t n, uint8_t* const* planes) {
+  const __m512i even = every(2, 64), odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));
+  for (size_t i = 0; i < n; i += 64) {
+    ask_before(x + 2 * i, 128);
+    const __m512i a = _mm512_loadu_si512(x + 2 * i), b = _mm512_loadu_si512(x + 2 * i + 64);
+    _mm512_storeu_si512(planes[0] + i, _mm512_permutex2var_epi8(a, odd, b));
+    _mm512_storeu_si512(planes[1] + i, _mm512_permutex2var_epi8(a, even, b));
+  }
+}
+
+PLANES_TARGET void split_fours(const uint8_t* x, size_t n, uint8_t* const* planes) {
+  const FourBytes four;
+  for (size_t i = 0; i < n; i += 64) {
+    ask_before(x + 4 * i, 256);
+    __m512i bytes[4];
+    four(x + 4 * i, bytes);
+    for (int p = 0; p < 4; ++p) _mm512_storeu_si512(planes[3 - p] + i, bytes[p]);
   }
 }
 
 PLANES_TARGET void split_planes(const uint8_t* x, size_t n, int width, int layout,
                                 uint8_t* const* planes) {
-  if (layout == kFloat && width == 2) split_bf16(x, n, planes[0], planes[1]);
-  else split(x, n, width, layout, planes);
-}
-
-PLANES_TARGET inline __m512i every(int step, int rows) {
-  uint8_t at[64];
-  for (int i = 0; i < 64; ++i) at[i] = static_cast<uint8_t>(step * (i % rows) + i / rows);
-  return _mm512_loadu_si512(at);
+  const size_t whole = n / kTurn * kTurn;
+  if (layout == kNibbles) split_pairs(x, whole, planes[0], planes[1]);
+  else if (layout == kBytePlanes && width == 2) split_twos(x, whole, planes);
+  else if (layout == kBytePlanes && width == 4) split_fours(x, whole, planes);
+  else return split(x, n, width, layout, planes);
+  uint8_t* rest[4];
+  for (int p = 0; p < plane_count(layout, width); ++p)
+    rest[p] = planes[p] + plane_bytes(layout, whole);
+  split(x + whole * width, n - whole, width, layout, rest);
 }
 
 // 64 elements of layout FLOAT, from their upper and second bytes.
@@ -205,15 +264,6 @@ struct Floats {
   }
 };
 
-// 128 nibbles, one a byte, to 64 pairs.
-PLANES_TARGET __attribute__((always_inline)) inline __m512i pair_up(__m512i a, __m512i b,
-                                                                    __m512i even) {
-  return _mm512_permutex2var_epi8(_mm512_or_si512(a, _mm512_srli_epi16(a, 4)), even,
-                                  _mm512_or_si512(b, _mm512_srli_epi16(b, 4)));
-}
-
-constexpr size_t kTurn = 128;  // elements of a turn of these loops
-
 PLANES_TARGET size_t window_of_bf16(const uint8_t* x, size_t n, uint8_t top, uint8_t* pairs,
                                     uint8_t* rests, uint16_t* outside, size_t limit) {
   const __m512i even = every(2, 64), odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));
@@ -236,8 +286,8 @@ PLANES_TARGET size_t window_of_bf16(const uint8_t* x, size_t n, uint8_t top, uin
 
 PLANES_TARGET size_t window_of_fp32(const uint8_t* x, size_t n, uint8_t top, uint8_t* pairs,
                                     uint8_t* const* planes, uint16_t* outside, size_t limit) {
-  const __m512i even = every(2, 64), low = every(4, 32);
-  const __m512i high = _mm512_add_epi8(low, _mm512_set1_epi8(2));
+  const __m512i even = every(2, 64);
+  const FourBytes four;
   Floats floats(top, outside, limit);
   for (size_t i = 0; i + kTurn <= n; i += kTurn) {
     ask_before(x + 4 * i, 4 * kTurn);
@@ -245,16 +295,11 @@ PLANES_TARGET size_t window_of_fp32(const uint8_t* x, size_t n, uint8_t top, uin
     for (size_t h = 0; h < 2; ++h) {
       const uint8_t* at = x + 4 * i + 256 * h;
       const size_t to = i + 64 * h;
-      const __m512i a = _mm512_loadu_si512(at), b = _mm512_loadu_si512(at + 64);
-      const __m512i c = _mm512_loadu_si512(at + 128), d = _mm512_loadu_si512(at + 192);
-      const __m512i low0 = _mm512_permutex2var_epi8(a, low, b);
-      const __m512i low1 = _mm512_permutex2var_epi8(c, low, d);
-      const __m512i high0 = _mm512_permutex2var_epi8(a, high, b);
-      const __m512i high1 = _mm512_permutex2var_epi8(c, high, d);
-      _mm512_storeu_si512(planes[3] + to, _mm512_shuffle_i64x2(low0, low1, 0x44));
-      _mm512_storeu_si512(planes[2] + to, _mm512_shuffle_i64x2(low0, low1, 0xEE));
-      const __m512i second = _mm512_shuffle_i64x2(high0, high1, 0x44);
-      const __m512i upper = _mm512_shuffle_i64x2(high0, high1, 0xEE);
+      __m512i bytes[4];
+      four(at, bytes);
+      _mm512_storeu_si512(planes[3] + to, bytes[0]);
+      _mm512_storeu_si512(planes[2] + to, bytes[1]);
+      const __m512i second = bytes[2], upper = bytes[3];
       _mm512_storeu_si512(planes[1] + to, Floats::rests(upper, second));
       nibbles[h] = floats.nibbles(upper, second, to);
     }
