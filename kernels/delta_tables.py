@@ -251,27 +251,24 @@ def unpack(cursor: Cursor, width: int) -> Row:
     limit = max_token(width)
     if not (1 <= q <= PRECISION and g <= MAX_ORDER and -limit <= lo and lo + length - 1 <= limit):
         raise BitstreamError(f"a row of tokens {lo} to {lo + length - 1}, q {q}, g {g} is illegal")
-    bits, left = 0, 0
-
-    def take(count: int) -> int:
-        nonlocal bits, left
-        while left < count:
-            bits, left = (bits << 8 | cursor.byte()) & 0xFFFFFFFF, left + 8
-        left -= count
-        return bits >> left & ((1 << count) - 1)
-
-    numbers = []
+    # As text, in which the next 1 is found at once.
+    most = (length * (2 * PRECISION + 1 + g) + 7) // 8
+    data = cursor.data[cursor.at : cursor.at + most]
+    text = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}"
+    numbers, at = [], 0
     for _ in range(length):
-        zeros = 0
-        while not take(1):
-            zeros += 1
-            if zeros > PRECISION:
-                raise BitstreamError("a number of a row is too long")
-        v = 1 << zeros | take(zeros)
-        numbers.append((v - 1) << g | take(g))
+        one = text.find("1", at)
+        end = 2 * one - at + 1 + g
+        if one < 0 or one - at > PRECISION or end > len(text):
+            raise BitstreamError("a number of a row is too long, or the head ends too early")
+        code = int(text[one:end], 2)
+        numbers.append((code >> g) - 1 << g | code & ((1 << g) - 1))
+        at = end
+    cursor.at += (at + 7) // 8
+    left = "1" in text[at : at + -at % 8]
     row = Row(lo, np.array(numbers, np.int64), q)
     legal = frequencies(row.numbers[None], np.array([[q]]))[1][0]
-    if take(left) or sum(numbers) != 1 << q or not legal:
+    if left or sum(numbers) != 1 << q or not legal:
         raise BitstreamError(f"the numbers of a row do not add to 2**{q}, or leave no room")
     return row
 
