@@ -66,7 +66,7 @@ def records_of(
             coding = plane.mode | argument << 8 | plane.table << 16
             record["planes"][p] = (coding, plane.patches, plane.size)
     freqs = np.array([table.freqs for table in tables], np.uint16).reshape(-1, 256)
-    return freqs, records.view(np.int32).reshape(len(chunks), -1)
+    return freqs, records.view(np.int32).reshape(len(chunks), RECORD.itemsize // 4)
 
 
 def head_of(chunk_log2: int, tables: Tables, records: Records, width: int, layout: int) -> bytes:
