@@ -191,6 +191,21 @@ def test_segments_by_hand():
         assert forms == [[3, 1]] * 4 + [[]]
 
 
+@pytest.mark.skipif(len(BACKENDS) < 2, reason="the reference takes long for large arrays")
+def test_arrays_that_are_written_past_the_caches():
+    n = (5 << 20) + 12_345  # 10 MiB of bf16
+    data = array(n, FLOAT, 2, "scales")
+    for mode in ("fast", "tight"):
+        want = planes.encode(data, 2, FLOAT, mode, backend=BACKENDS[1])
+        for backend in BACKENDS[1:]:
+            for offset, threads in ((0, 1), (1, 2), (16, 1)):
+                room = memoryview(bytearray(len(data) + offset))[offset:]
+                made = planes.encode(
+                    data, 2, FLOAT, mode, out=room, threads=threads, backend=backend
+                )
+                assert made == want
+
+
 def test_threads_do_not_change_a_byte():
     data = array(300_000, FLOAT, 2, "scales")
     want = round_trip(data, 2, FLOAT, chunk_log2=12)
