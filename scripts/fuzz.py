@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -79,6 +80,40 @@ def planes() -> Iterator[Seed]:
         n = len(data) // width
         for backend in rans.backends()[1:]:
             yield [head, bytes(coded)], _planes_decoder(n, width, layout, backend)
+
+
+def delta() -> Iterator[Seed]:
+    """Differences from a base in every width, on every backend, behind checksums that are right."""
+    import numpy as np
+
+    from latentpack.kernels import delta as kernel
+    from latentpack.kernels import rans
+
+    class Trusting(kernel.Decoder):
+        def _checked(self, record: Any, i: int) -> tuple[memoryview, memoryview]:
+            middle = record.start + record.stream
+            return self._coded[record.start : middle], self._coded[middle : middle + record.raw]
+
+    rng = np.random.default_rng(1)
+    for width, shift, bits in ((1, 3, 4), (2, 7, 8), (4, 23, 8), (8, 0, 0)):
+        base = rng.normal(0, 3000, 900).astype(np.int64).astype(f"i{width}").view(f"u{width}")
+        moves = (rng.geometric(0.1, 900) ** 2).astype(base.dtype)
+        for rate, backend in itertools.product((0.005, 0.5), rans.backends()[1:]):
+            new = np.where(rng.random(900) < rate, base + moves, base).astype(base.dtype)
+            measured = kernel.measure(new, base, width, [kernel.ULP, kernel.XOR], shift, bits)
+
+            def decode(
+                parts: Parts,
+                base: Any = base,
+                layout: tuple[int, ...] = (width, shift, bits),
+                backend: str = backend,
+            ) -> object:
+                decoder = Trusting(parts[0], parts[1], len(base), *layout, backend=backend)
+                out = np.empty_like(base)
+                decoder.decode(base, out)
+                return out
+
+            yield [*kernel.encode(measured, new, base)], decode
 
 
 def _planes_decoder(n: int, width: int, layout: int, backend: str) -> Callable[[Parts], object]:
@@ -196,6 +231,7 @@ def kv() -> Iterator[Seed]:
 TARGETS: dict[str, Callable[[], Iterator[Seed]]] = {
     "channels": channels,
     "container": container,
+    "delta": delta,
     "kv": kv,
     "planes": planes,
     "rans": rans,
