@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .codecs.api import decode, encode, max_size, open, save
     from .codecs.codec import Rate
+    from .codecs.series import Series
     from .codecs.tensor.kv_cache import PackedCache
     from .codecs.tensor.kv_store import KVStore
     from .codecs.tensor.modules import load_into, load_pretrained
@@ -23,6 +24,7 @@ __all__ = [
     "KVStore",
     "PackedCache",
     "Rate",
+    "Series",
     "__version__",
     "decode",
     "encode",
@@ -38,6 +40,7 @@ _HOME = {
     "KVStore": ".codecs.tensor.kv_store",
     "PackedCache": ".codecs.tensor.kv_cache",
     "Rate": ".codecs.codec",
+    "Series": ".codecs.series",
     "decode": ".codecs.api",
     "encode": ".codecs.api",
     "load_into": ".codecs.tensor.modules",

@@ -99,8 +99,9 @@ def delta() -> Iterator[Seed]:
         base = rng.normal(0, 3000, 900).astype(np.int64).astype(f"i{width}").view(f"u{width}")
         moves = (rng.geometric(0.1, 900) ** 2).astype(base.dtype)
         for rate, backend in itertools.product((0.005, 0.5), rans.backends()[1:]):
-            new = np.where(rng.random(900) < rate, base + moves, base).astype(base.dtype)
-            measured = kernel.measure(new, base, width, [kernel.ULP, kernel.XOR], shift, bits)
+            moved = np.where(rng.random(900) < rate, base + moves, base)
+            new, old = moved.astype(base.dtype).tobytes(), base.tobytes()
+            measured = kernel.measure(new, old, width, [kernel.ULP, kernel.XOR], shift, bits)
 
             def decode(
                 parts: Parts,
@@ -113,7 +114,7 @@ def delta() -> Iterator[Seed]:
                 decoder.decode(base, out)
                 return out
 
-            yield [*kernel.encode(measured, new, base)], decode
+            yield [*kernel.encode(measured, new, old)], decode
 
 
 def _planes_decoder(n: int, width: int, layout: int, backend: str) -> Callable[[Parts], object]:

@@ -46,7 +46,16 @@ def test_errors_and_rates_need_no_torch():
 
 
 def test_public_names():
-    names = ["BitstreamError", "KVStore", "PackedCache", "Rate", "__version__", "decode", "encode"]
+    names = [
+        "BitstreamError",
+        "KVStore",
+        "PackedCache",
+        "Rate",
+        "Series",
+        "__version__",
+        "decode",
+        "encode",
+    ]
     names += ["load_into", "load_pretrained", "max_size", "open", "save"]
     assert sorted(latentpack.__all__) == names == dir(latentpack)
     for name in names:
