@@ -297,7 +297,7 @@ __device__ __forceinline__ void multiply_tile(const Tensor& tensor, const Produc
 }
 
 #define KERNEL(batch)                                                                          \
-  extern "C" __global__ void __launch_bounds__(256)                                            \
+  extern "C" __global__ void __launch_bounds__(256, 2)                                         \
       matvec_multiply_##batch(const Tensor tensor, const Product product) {                    \
     multiply_tile<batch>(tensor, product);                                                     \
   }

@@ -13,6 +13,7 @@ not depend on the order in which blocks run. Nothing waits for the device.
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 
@@ -77,7 +78,7 @@ def multiply(
         [_described(packed), product],
         shared=SLOTS_BYTES + warps * _WARP_BYTES,
     )
-    finish = [product, ctypes.c_uint32(slots), ctypes.c_uint64(rows)]
+    finish: list[Any] = [product, ctypes.c_uint32(slots), ctypes.c_uint64(rows)]
     finish += [ctypes.c_uint64(packed.chunk_log2), bias, y]
     module.launch("matvec_finish", -(-rows * batch // 128), 128, finish)
     return y

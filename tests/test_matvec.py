@@ -58,8 +58,8 @@ def test_shapes(device, rows, columns, batch):
 def test_every_kind_of_chunk(device, mode):
     weight = randn(8, 2048)
     weight.view(-1)[::61] *= 1e12  # patches
-    weight.view(-1)[4096:8192] = 0.5  # a constant chunk
-    if mode != "tight":  # which would code the signs and mantissas, too
+    if mode != "tight":  # which would code the signs and mantissas of such, too
+        weight.view(-1)[4096:8192] = 0.5  # a constant chunk
         weight.view(-1)[8192:10000] = -2.0
     for chunk_log2 in (8, 12, 16):
         compare(weight, randn(2, 2048, seed=1) * 1e-3, device, mode=mode, chunk_log2=chunk_log2)
