@@ -19,6 +19,19 @@ def rans_decode(
     isa: int,
     /,
 ) -> int: ...
+def rans_quantise(
+    tables: object,
+    y: ReadableBuffer,
+    means: ReadableBuffer | None,
+    index: ReadableBuffer,
+    symbols: WriteableBuffer,
+    y_hat: WriteableBuffer,
+    isa: int,
+    /,
+) -> bool: ...
+def rans_rows(
+    scales: ReadableBuffer, boundaries: ReadableBuffer, rows: WriteableBuffer, /
+) -> bool: ...
 def rans_normalise(counts: ReadableBuffer, precision: int, freq: WriteableBuffer, /) -> bool: ...
 def channels_encode(
     tables: object,

@@ -220,6 +220,12 @@ struct Encoded {
 Status encode(const Prepared&, Isa, const int16_t* symbols, const uint8_t* index, size_t n,
               int lanes, Encoded&);
 
+// Latents less means (null: zeros) to symbols and what the decoder makes of them; the index has been
+// checked. And scales to rows, count <= 255. False if a difference or a scale is NaN.
+bool quantise(const Prepared&, Isa, const float* y, const float* means, const uint8_t* index,
+              size_t n, int16_t* symbols, float* y_hat);
+bool rows_of(const float* scales, size_t n, const float* boundaries, size_t count, uint8_t* rows);
+
 // The encoder's words into the reader's order; `to` needs no alignment.
 void reverse_words(const uint16_t* words, size_t count, void* to);
 

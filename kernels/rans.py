@@ -20,6 +20,7 @@ from .rans_ref import LOWER, MAX_ESCAPE_BITS, MAX_LANES, Tables
 
 Symbols = npt.NDArray[np.int16]
 Index = npt.NDArray[np.uint8]
+Latents = npt.NDArray[np.float32]
 
 _ISAS = ("scalar", "avx2", "avx512")
 _STATE = struct.Struct("<128sIIQ")  # Decoding of rans.h: states, lanes, next lane, bytes read
@@ -128,6 +129,71 @@ def encode(
     if coded == _UNCODED_SYMBOL:
         raise ValueError("a symbol other than 0 in a row that is not coded")
     raise _index_error(tables, index)
+
+
+def quantise(
+    tables: Tables,
+    y: Latents,
+    means: Latents | None,
+    index: Index,
+    *,
+    backend: str | None = None,
+) -> tuple[Symbols, Latents]:
+    """Latents to the symbols that `encode` takes, and to what the decoder makes of them.
+
+    Args:
+        tables: integer tables with T rows.
+        y: float32, any shape.
+        means: float32, the same shape; None = zeros.
+        index: uint8, the same shape, each below T.
+        backend: as for `encode`.
+
+    Returns:
+        The symbols and y_hat of `rans_ref.quantise`.
+
+    Raises:
+        ValueError: a wrong dtype, shape or index, or a NaN.
+    """
+    chosen = _pick(backend)
+    rows, latents = _flat(index, np.uint8, "index"), _flat(y, np.float32, "y")
+    mean = None if means is None else _flat(means, np.float32, "means")
+    sizes = {len(part) for part in (rows, latents, mean) if part is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"y, means and index have {sorted(sizes)} elements, expected as many")
+    _check_index(tables, rows)
+    if chosen == "ref":
+        symbols, y_hat = rans_ref.quantise(tables, latents, mean, rows)
+    else:
+        cpp = _compiled()
+        assert cpp is not None
+        symbols, y_hat = np.empty(len(rows), np.int16), np.empty(len(rows), np.float32)
+        arrays = latents, mean, rows, symbols, y_hat
+        if not cpp.rans_quantise(prepared(tables), *arrays, _ISAS.index(chosen)):
+            return rans_ref.quantise(tables, latents, mean, rows)  # which says what is wrong
+    return symbols.reshape(np.shape(y)), y_hat.reshape(np.shape(y))
+
+
+def rows_of(scales: Latents, boundaries: Latents) -> Index:
+    """The row of each scale, in its shape: how many boundaries are below it, in float32.
+
+    Args:
+        scales: float32, any shape.
+        boundaries: float32 [at most 255], ascending.
+
+    Raises:
+        ValueError: a wrong dtype, boundaries that do not ascend or are too many, or a NaN.
+    """
+    flat = _flat(scales, np.float32, "scales")
+    limits = _flat(boundaries, np.float32, "boundaries")
+    if len(limits) >= rans_ref.MAX_ROWS or not np.all(limits[:-1] <= limits[1:]):
+        raise ValueError(
+            f"{len(limits)} boundaries, expected at most {rans_ref.MAX_ROWS - 1} that ascend"
+        )
+    rows = np.empty(len(flat), np.uint8)
+    cpp = _compiled()
+    if cpp is None or not cpp.rans_rows(flat, limits, rows):
+        rows = rans_ref.rows_of(flat, limits)
+    return rows.reshape(np.shape(scales))
 
 
 class Decoder:

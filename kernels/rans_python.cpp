@@ -156,6 +156,46 @@ PyObject* rans_decode(PyObject*, PyObject* args) {
   return PyLong_FromLong(static_cast<long>(status));
 }
 
+PyObject* rans_quantise(PyObject*, PyObject* args) {
+  PyObject *capsule, *given;
+  Buffer y, means, index, symbols, y_hat;
+  int backend;
+  if (!PyArg_ParseTuple(args, "Oy*Oy*w*w*i", &capsule, &y.view, &given, &index.view,
+                        &symbols.view, &y_hat.view, &backend)) {
+    return nullptr;
+  }
+  if (given != Py_None && PyObject_GetBuffer(given, &means.view, PyBUF_SIMPLE)) return nullptr;
+  Prepared* tables = prepared(capsule);
+  if (!tables) return nullptr;
+  const size_t n = index.count<uint8_t>();
+  if (y.count<float>() != n || symbols.count<int16_t>() != n || y_hat.count<float>() != n ||
+      (means.view.obj && means.count<float>() != n)) {
+    return failed("arrays differ in length");
+  }
+  bool done;
+  const Isa isa = chosen(backend);
+  Py_BEGIN_ALLOW_THREADS
+  done = latentpack::quantise(*tables, isa, y.as<float>(), means.as<float>(),
+                              index.as<uint8_t>(), n, symbols.as<int16_t>(), y_hat.as<float>());
+  Py_END_ALLOW_THREADS
+  return PyBool_FromLong(done);
+}
+
+PyObject* rans_rows(PyObject*, PyObject* args) {
+  Buffer scales, boundaries, rows;
+  if (!PyArg_ParseTuple(args, "y*y*w*", &scales.view, &boundaries.view, &rows.view)) {
+    return nullptr;
+  }
+  const size_t n = rows.count<uint8_t>(), count = boundaries.count<float>();
+  if (scales.count<float>() != n || count > 255) return failed("arrays of wrong lengths");
+  bool done;
+  Py_BEGIN_ALLOW_THREADS
+  done = latentpack::rows_of(scales.as<float>(), n, boundaries.as<float>(), count,
+                             rows.as<uint8_t>());
+  Py_END_ALLOW_THREADS
+  return PyBool_FromLong(done);
+}
+
 PyObject* rans_normalise(PyObject*, PyObject* args) {
   int precision;
   Buffer counts, freq;
@@ -180,6 +220,10 @@ PyMethodDef rans_methods[] = {
      "(tables, symbols, index, lanes, isa): bytes, or a status."},
     {"rans_decode", rans_decode, METH_VARARGS,
      "(tables, state, data, skip, index, symbols, isa): a status."},
+    {"rans_quantise", rans_quantise, METH_VARARGS,
+     "(tables, y, means, index, symbols, y_hat, isa): whether all are numbers."},
+    {"rans_rows", rans_rows, METH_VARARGS,
+     "(scales, boundaries, rows): whether all are numbers."},
     {"rans_normalise", rans_normalise, METH_VARARGS, "(counts, precision, freq): done or not."},
     {nullptr, nullptr, 0, nullptr},
 };

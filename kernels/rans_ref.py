@@ -235,6 +235,36 @@ def _raw(value: int, lo: int, length: int) -> tuple[tuple[int, int], ...]:
     return tuple(pieces)
 
 
+def quantise(
+    tables: Tables,
+    y: npt.NDArray[np.float32],
+    means: npt.NDArray[np.float32] | None,
+    index: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
+    """Latents to symbols, and to y_hat = symbol + mean.
+
+    The symbol is y - mean in float32, clamped to int16 and rounded to the nearest, ties to even;
+    0 in rows that are not coded. ValueError for a NaN, and for y and mean of the same infinity.
+    """
+    mean = np.zeros_like(y) if means is None else means
+    with np.errstate(invalid="ignore"):
+        residual = y - mean
+    if np.isnan(residual).any():
+        raise ValueError("a latent or a mean is NaN, or both are the same infinity")
+    q = np.rint(residual.clip(-32768, 32767)).astype(np.int16)
+    q *= tables.lengths[index] > 0
+    return q, q.astype(np.float32) + mean
+
+
+def rows_of(
+    scales: npt.NDArray[np.float32], boundaries: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """The row of each scale: how many boundaries (ascending, at most 255) are below it."""
+    if np.isnan(scales).any():
+        raise ValueError("a scale is NaN")
+    return np.searchsorted(boundaries, scales).astype(np.uint8)
+
+
 def choose_lanes(
     tables: Tables, symbols: npt.NDArray[np.int16], index: npt.NDArray[np.uint8]
 ) -> int:

@@ -292,3 +292,46 @@ def test_golden(path):
 
 def test_there_are_golden_files():
     assert len(list(GOLDEN.glob("*.json"))) >= 8
+
+
+@pytest.mark.parametrize("backend", rans.backends())
+@pytest.mark.parametrize("uncoded", [0, 1, 20])
+def test_quantise(backend, uncoded):
+    """Ties, ends of int16, infinities; rows that are not coded, few or many."""
+    rng = np.random.default_rng(uncoded)
+    lengths = np.array([0] * uncoded + [2] * 5)
+    tables = Tables(1, [0] * len(lengths), lengths, [1, 1] * 5)
+    for n in (0, 1, 31, 1023, 1024, 1025, 3001):
+        y = rng.normal(0, 10.0 ** rng.integers(-2, 8, n)).astype(np.float32)
+        y[::7] = np.rint(y[::7]).clip(-1e4, 1e4) + 0.5
+        y[:4] = [np.inf, -np.inf, -0.0, 0.5][:n]
+        means = np.where(rng.random(n) < 0.5, 0, rng.normal(size=n)).astype(np.float32)
+        index = rng.integers(0, len(lengths), n).astype(np.uint8)
+        for mean in (means, None):
+            got = rans.quantise(tables, y, mean, index, backend=backend)
+            want = rans_ref.quantise(tables, y, mean, index)
+            assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
+            assert [a.tobytes() for a in got] == [a.tobytes() for a in want]
+        if n:
+            y[n // 2] = np.nan
+            with pytest.raises(ValueError, match="is NaN"):
+                rans.quantise(tables, y, None, index, backend=backend)
+
+
+def test_rows_of():
+    rng = np.random.default_rng(1)
+    for count in (0, 1, 63, 254, 255):
+        limits = np.sort(rng.normal(0, 10.0 ** rng.integers(-30, 30, count)).astype(np.float32))
+        limits[: count // 3] = limits[count // 3 : count // 3 + 1]  # many equal
+        near = [np.nextafter(limits, np.float32(s)) for s in (-np.inf, np.inf)]
+        scales = np.concatenate([limits, *near, rng.normal(size=50), [0, -0.0, np.inf, -np.inf]])
+        scales = scales.astype(np.float32)
+        assert np.array_equal(rans.rows_of(scales, limits), rans_ref.rows_of(scales, limits))
+    zeros = np.float32([-0.0, 0.0])
+    assert rans.rows_of(zeros, zeros).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="a scale is NaN"):
+        rans.rows_of(np.float32([1, np.nan]), zeros)
+    with pytest.raises(ValueError, match="256 boundaries, expected at most 255 that ascend"):
+        rans.rows_of(zeros, np.zeros(256, np.float32))
+    with pytest.raises(ValueError, match="that ascend"):
+        rans.rows_of(zeros, np.float32([2, 1]))
