@@ -82,6 +82,7 @@ def encode(
     if view.readonly or len(view) < most:
         what = "cannot be written to" if view.readonly else f"has {len(view)} bytes"
         raise ValueError(f"out {what}, expected {most} or more writable ones; see max_size")
+    memory.prefer_large_pages(view)  # where it has not been used yet
     file = MemoryFile(lambda: view, at_start=False)
     _write(cast(BinaryIO, file), number, coder, x, rate, metadata)
     return file.used()

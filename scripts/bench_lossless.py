@@ -2,7 +2,8 @@
 
 Every codec on every case in one run, interleaved with a copy of the tensor into a warm buffer;
 `encode_vs_memcpy` and `decode_vs_memcpy` are parts of that copy's speed. latentpack is called
-as a user calls it: `latentpack.encode(x)` and `latentpack.decode(data, out=x_hat)`.
+as a user calls it: `latentpack.encode(x)`, in the rows "out=" `latentpack.encode(x, out=room)`, and
+`latentpack.decode(data, out=x_hat)`.
 One thread is measured by CPU time; rows of two threads, and those of one thread beside them, by
 the clock. Figures are medians. With a GPU, the same cases follow there, beside a device copy.
 """
@@ -45,6 +46,14 @@ def ours(x: torch.Tensor, threads: int) -> Iterator[Coder]:
 
         same(decode(), x)
         yield Coder(f"latentpack {mode}", encode, decode, len(data))
+        if mode == "small":
+            continue
+        room = bytearray(latentpack.max_size(x, mode=mode))
+
+        def encode_into(mode: str = mode, room: bytearray = room) -> Any:
+            return latentpack.encode(x, mode=mode, threads=threads, out=room)
+
+        yield Coder(f"latentpack {mode}, out=", encode_into, decode, len(data))
 
 
 def ours_avx2(x: torch.Tensor) -> Iterator[Coder]:
