@@ -241,10 +241,43 @@ INLINE bool join_body(const uint8_t* base, const int16_t* symbols, size_t n, Bit
   return true;
 }
 
+// The fields at which a new class begins, if classes rise by one from field to field or stay as
+// they are, as runs do; else nothing.
+struct Starts {
+  uint8_t at[kMaxRows];
+  int count = -1;
+  Starts(const Layout& layout, const uint8_t* class_of) {
+    if (layout.bits > 8 || class_of[0] != 0) return;
+    int found = 0;
+    for (int f = 1; f < 1 << layout.bits; ++f) {
+      const int step = class_of[f] - class_of[f - 1];
+      if (step != 0 && step != 1) return;
+      at[found] = static_cast<uint8_t>(f);
+      found += step;
+    }
+    count = found;
+  }
+};
+
 template <typename U>
 INLINE void classes_body(const Layout& layout, const uint8_t* class_of, const uint8_t* base,
                          size_t n, uint8_t* rows) {
-  for (size_t i = 0; i < n; ++i) rows[i] = class_of[field(layout, load<U>(base, i))];
+  const Starts starts(layout, class_of);
+  size_t i = 0;
+  // Comparing with every start is quicker than looking up, as long as there are few.
+  for (; starts.count >= 0 && i + kBlock <= n; i += kBlock) {
+    uint8_t fields[kBlock], classes[kBlock] = {};
+    for (size_t k = 0; k < kBlock; ++k) {
+      fields[k] = static_cast<uint8_t>(field(layout, load<U>(base, i + k)));
+    }
+    for (int s = 0; s < starts.count; ++s) {
+      for (size_t k = 0; k < kBlock; ++k) {
+        classes[k] = static_cast<uint8_t>(classes[k] + (fields[k] >= starts.at[s]));
+      }
+    }
+    std::memcpy(rows + i, classes, kBlock);
+  }
+  for (; i < n; ++i) rows[i] = class_of[field(layout, load<U>(base, i))];
 }
 
 struct Loops {

@@ -132,7 +132,7 @@ def _measured(
     if len(a) != len(b):
         raise ValueError(f"new has {len(a)} elements, base {len(b)}; expected as many")
     isa = _isa(backend)
-    step = 1 << 20
+    step = 1 << 22
     parts = [slice(start, start + step) for start in range(0, max(1, len(a)), step)]
     counted = list(_map(lambda part: _count(layout, a[part], b[part], isa), parts, threads))
     counts = Counts(*(np.sum(arrays, axis=0) for arrays in zip(*counted, strict=True)))
