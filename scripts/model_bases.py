@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,9 @@ def find_base(path: Path, paths: Sequence[Path]) -> Tensors | None:
 
     Args:
         path: a packed file.
-        paths: where to look: model files and folders of them. A single file that is no delta is
-            taken as it is, since every tensor is checked when it is used.
+        paths: where to look: model files and folders of them. A single file that is no delta,
+            or a folder of shards, is taken as it is, since every tensor is checked when it is
+            used.
 
     Raises:
         ValueError: the base is not among them; the digests of all are named.
@@ -64,9 +65,32 @@ def find_base(path: Path, paths: Sequence[Path]) -> Tensors | None:
         raise ValueError(
             f"{path} is a delta from the model with digest {_hex(header)}; name that with --base"
         )
-    if len(paths) == 1 and paths[0].is_file() and header_of(paths[0]) is None:
-        return _plain(paths[0])
+    if len(paths) == 1 and _is_model(paths[0]):
+        return open_base(paths)
     return _Places(paths).find(_hex(header), path, frozenset())
+
+
+class Part(Mapping[str, torch.Tensor]):
+    """Those tensors of a mapping that another one names, too: the base of a shard."""
+
+    def __init__(self, tensors: Tensors, names: Iterable[str]) -> None:
+        """Keep the mapping."""
+        self._tensors = tensors
+        self._names = dict.fromkeys(name for name in names if name in tensors)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Return a tensor."""
+        if name not in self._names:
+            raise KeyError(name)
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Return the number of tensors."""
+        return len(self._names)
 
 
 class _Places:
@@ -110,6 +134,15 @@ def _union(folder: Path) -> Tensors:
     """The tensors of the files of a folder that need no base."""
     files = [path for path in _files(folder) if header_of(path) is None]
     return ChainMap(*(_plain(path) for path in files[::-1]))  # type: ignore[arg-type]
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path is one model: a file that needs no base, or files of different tensors."""
+    files = _files(path) if path.is_dir() else [path]
+    if not files or any(header_of(file) is not None for file in files):
+        return False
+    names = [name for file in files for name in _plain(file)] if len(files) > 1 else []
+    return len(set(names)) == len(names)
 
 
 def _plain(path: Path) -> Tensors:

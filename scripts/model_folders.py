@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..datasets.torch_checkpoints import is_checkpoint
 from . import model_files
+from .model_bases import Part, Tensors, header_of
 
 Start = Callable[[str], model_files.Progress | None]
 
@@ -40,7 +41,13 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def pack_folder(
-    src: Path, dst: Path, mode: str | None, threads: int | None, form: str, start: Start
+    src: Path,
+    dst: Path,
+    mode: str | None,
+    threads: int | None,
+    form: str,
+    start: Start,
+    base: Tensors | None = None,
 ) -> None:
     """Pack every .safetensors file and checkpoint of a folder; copy the rest.
 
@@ -51,6 +58,7 @@ def pack_folder(
         threads: of the codec.
         form: "lpk" or "safetensors".
         start: called with the name of each file; gives its progress function.
+        base: the tensors of an older model; each file is a delta from its part of them.
 
     Raises:
         FileExistsError: something is at `dst`.
@@ -70,17 +78,27 @@ def pack_folder(
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             if path in models:
                 progress = start(str(path))
+                part = (
+                    None if base is None else Part(base, model_files.open_model(src / path).tensors)
+                )
                 model_files.pack(
-                    src / path, folder / target, mode, threads, False, progress, form=form
+                    src / path, folder / target, mode, threads, False, progress, form, part
                 )
             else:
                 shutil.copyfile(src / path, folder / target)
 
 
 def unpack_folder(
-    src: Path, dst: Path, threads: int | None, keep_going: bool, start: Start
+    src: Path,
+    dst: Path,
+    threads: int | None,
+    keep_going: bool,
+    start: Start,
+    base: Tensors | None = None,
 ) -> dict[str, str]:
     """Turn a folder that `pack_folder` made back into the one it was.
+
+    With `base`, the model that it was made from.
 
     Returns:
         What was lost: "file: tensor" and the reason, only with `keep_going`.
@@ -99,6 +117,9 @@ def unpack_folder(
                 continue
             target = target.with_suffix(model_files.suffix_of(src / path))
             progress = start(str(path))
-            found = model_files.unpack(src / path, target, threads, False, progress, keep_going)
+            needed = base if header_of(src / path) is not None else None
+            found = model_files.unpack(
+                src / path, target, threads, False, progress, keep_going, needed
+            )
             lost |= {f"{path}: {name}": why for name, why in found.items()}
     return lost

@@ -58,17 +58,17 @@ def pack(
     from .model_jobs import byte_bar, byte_bars, packed_path, report
 
     target = packed_path(src, dst, output, form)
+    base = model_bases.open_base(bases) if bases else None
     start = time.perf_counter()
     if src.is_dir():
-        if verify or force or bases:
-            raise ValueError("--verify, --force and --base work on single files, not on folders")
+        if verify or force:
+            raise ValueError("--verify and --force work on single files, not on folders")
         with byte_bars("packing") as bars:
-            model_folders.pack_folder(src, target, mode, threads, form, bars)
+            model_folders.pack_folder(src, target, mode, threads, form, bars, base)
         report(src, target, time.perf_counter() - start)
         return
     if verify and str(target) == "-":
         raise ValueError("--verify needs a file to read, and - is standard output")
-    base = model_bases.open_base(bases) if bases else None
     with byte_bar(f"packing {src.name}") as progress:
         model_files.pack(src, target, mode, threads, force, progress, form, base)
     seconds = time.perf_counter() - start

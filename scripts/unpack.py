@@ -54,10 +54,11 @@ def unpack(
     target = unpacked_path(src, dst, output)
     start = time.perf_counter()
     if src.is_dir():
-        if force or bases:
-            raise ValueError("--force and --base work on single files, not on folders")
+        if force:
+            raise ValueError("--force works on single files, not on folders")
+        base = model_bases.open_base(bases) if bases else None
         with byte_bars("unpacking") as bars:
-            lost = model_folders.unpack_folder(src, target, threads, keep_going, bars)
+            lost = model_folders.unpack_folder(src, target, threads, keep_going, bars, base)
     else:
         base = model_bases.find_base(src, bases)
         with byte_bar(f"unpacking {src.name}") as progress:

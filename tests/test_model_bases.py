@@ -89,6 +89,25 @@ def test_a_folder_may_be_the_base(folder):
     assert_same_file(folder / "x", folder / "1.safetensors")
 
 
+def test_folders_of_shards(folder):
+    old, new, packed = (folder / name for name in ("old", "new", "packed"))
+    for where, state in ((old, states(2)[0]), (new, states(2)[1])):
+        where.mkdir()
+        for name, x in state.items():
+            save_file({name: x}, where / f"{name}.safetensors")
+        (where / "config.json").write_text("{}")
+    assert run("pack", new, packed, "--base", old).exit_code == 0
+    result = run("unpack", packed, folder / "again", "--base", old)
+    assert result.exit_code == 0, result.stderr
+    for path in new.iterdir():
+        assert_same_file(folder / "again" / path.name, path)
+    assert run("unpack", packed / "w.lpk", folder / "w", "--base", old).exit_code == 0
+    assert_same_file(folder / "w", new / "w.safetensors")
+    assert "give the base with digest" in fails("unpack", packed, folder / "x")
+    assert "the delta was made from" in fails("unpack", packed, folder / "x", "--base", new)
+    assert not (folder / "x").exists()
+
+
 def test_wrong_and_missing_bases(folder):
     old, other, packed = folder / "0.safetensors", folder / "2.safetensors", folder / "d.lpk"
     run("pack", folder / "1.safetensors", packed, "--base", old)
