@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .codecs.series import Series
     from .codecs.tensor.kv_cache import PackedCache
     from .codecs.tensor.kv_store import KVStore
+    from .codecs.tensor.linear import PackedLinear, pack_module, unpack_module
     from .codecs.tensor.modules import load_into, load_pretrained
     from .kernels.errors import BitstreamError
 
@@ -23,6 +24,7 @@ __all__ = [
     "BitstreamError",
     "KVStore",
     "PackedCache",
+    "PackedLinear",
     "Rate",
     "Series",
     "__version__",
@@ -32,13 +34,16 @@ __all__ = [
     "load_pretrained",
     "max_size",
     "open",
+    "pack_module",
     "save",
+    "unpack_module",
 ]
 
 _HOME = {
     "BitstreamError": ".kernels.errors",
     "KVStore": ".codecs.tensor.kv_store",
     "PackedCache": ".codecs.tensor.kv_cache",
+    "PackedLinear": ".codecs.tensor.linear",
     "Rate": ".codecs.codec",
     "Series": ".codecs.series",
     "decode": ".codecs.api",
@@ -47,7 +52,9 @@ _HOME = {
     "load_pretrained": ".codecs.tensor.modules",
     "max_size": ".codecs.api",
     "open": ".codecs.api",
+    "pack_module": ".codecs.tensor.linear",
     "save": ".codecs.api",
+    "unpack_module": ".codecs.tensor.linear",
 }
 
 

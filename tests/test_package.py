@@ -50,13 +50,15 @@ def test_public_names():
         "BitstreamError",
         "KVStore",
         "PackedCache",
+        "PackedLinear",
         "Rate",
         "Series",
         "__version__",
         "decode",
         "encode",
     ]
-    names += ["load_into", "load_pretrained", "max_size", "open", "save"]
+    names += ["load_into", "load_pretrained", "max_size", "open", "pack_module", "save"]
+    names += ["unpack_module"]
     assert sorted(latentpack.__all__) == names == dir(latentpack)
     for name in names:
         assert name == "PackedCache" or getattr(latentpack, name)

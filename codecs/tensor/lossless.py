@@ -296,6 +296,23 @@ class Lossless(Codec):
             decoder.decode(_elements(target), (first * row, last * row), threads=self.threads)
         return target if self.device is None else target.to(self.device)
 
+    def on_device(self, packet: Packet, device: torch.device) -> Any:
+        """Bring a packet to a device, coded as it is; None where that has no kernels for it.
+
+        Returns:
+            `kernels.planes_cuda.Packed`.
+
+        Raises:
+            BitstreamError: the packet is damaged.
+        """
+        cursor = Cursor(memoryview(packet.body), 0)
+        start = Start.get(cursor)
+        if start.kind not in (CODED, CODED_BULK):
+            return None
+        head, coded = _coded(start, cursor, packet.bulk)
+        split = split_of(start.dtype)
+        return on_device.bring(head, coded, start.nbytes // split.width, split, device)
+
     def _check_size(self, start: Start) -> None:
         if self.max_bytes is not None and start.nbytes > self.max_bytes:
             raise BitstreamError(

@@ -45,6 +45,14 @@ def encode(
     return coded
 
 
+def bring(head: Any, coded: Any, n: int, split: Split, device: torch.device) -> Any:
+    """A coded array in the form that a device's kernels read; None if it has none for it."""
+    kernels = kernels_for(device)
+    if kernels is None or not kernels.takes(split.layout, split.width):
+        return None
+    return kernels.Packed.from_host(head, coded, n, split.width, split.layout, device)
+
+
 def decode(head: Any, coded: Any, n: int, split: Split, out: torch.Tensor, first: int = 0) -> bool:
     """Decode n elements from element `first` on into uint8 `out` on a device; False if it can't.
 
@@ -59,12 +67,11 @@ def decode(head: Any, coded: Any, n: int, split: Split, out: torch.Tensor, first
     Raises:
         BitstreamError: the bytes are damaged where they are needed.
     """
-    kernels = kernels_for(out.device)
-    if kernels is None or not kernels.takes(split.layout, split.width):
-        return False
-    packed = kernels.Packed.from_host(head, coded, n, split.width, split.layout, out.device)
+    packed = bring(head, coded, n, split, out.device)
     if packed is None:
         return False
+    kernels = kernels_for(out.device)
+    assert kernels is not None  # they brought it
     wanted = out.numel() // split.width
     if wanted == n:
         kernels.decode(packed, out)
