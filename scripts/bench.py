@@ -96,7 +96,8 @@ def interleaved_on_gpu(
         call()
     for _ in range(rounds):
         for name, call in cases.items():
-            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+            began, ended = events
             torch.cuda.synchronize()
             began.record()
             for _ in range(repeat):
