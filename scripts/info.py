@@ -66,6 +66,8 @@ def text(report: Report, show_all: bool = False) -> str:
         lines.append(_line("picture", f"{width}x{height}, {KINDS.get(channels, channels)}"))
     if report.weights:
         lines.append(_line("weights", report.weights))
+    if report.base and report.digest:
+        lines += [_line("base", report.base), _line("digest", report.digest)]
     lines += [_line(key, _shown(value)) for key, value in report.metadata.items()]
     lines += _tensor_lines(report, show_all)
     of = "" if report.packets_listed is None else f" of {report.packets_listed}"

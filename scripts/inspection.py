@@ -28,6 +28,8 @@ class Report:
     Attributes:
         codec: its name, or "unknown codec 77".
         picture: [width, height, channels], for pictures.
+        base: digest of the model that a delta was made from.
+        digest: of the model that the delta is, by which it can be a base itself.
         packets: how many are whole.
         packets_listed: how many the index lists; None where there is no index any more.
         damage: one line for each thing that is wrong.
@@ -39,6 +41,8 @@ class Report:
     weights: str | None
     metadata: dict[str, Any]
     picture: list[int] | None = None
+    base: str | None = None
+    digest: str | None = None
     tensors: list[TensorInfo] = field(default_factory=list)
     packets: int = 0
     packets_listed: int | None = None
@@ -80,13 +84,15 @@ def inspect_file(file: BinaryIO, path: str) -> Report:
     """
     size = file.seek(0, 2)
     reader = Reader(file, recover=True)
-    weights = reader.params.get("w")
+    weights, base, digest = (_hex(reader.params.get(name)) for name in ("w", "base", "self"))
     report = Report(
         path=path,
         bytes=size,
         codec=registry.CODECS.get(reader.codec_id, f"unknown codec {reader.codec_id}"),
-        weights=weights.hex() if isinstance(weights, bytes) else None,
+        weights=weights,
         metadata=reader.metadata,
+        base=base,
+        digest=digest,
     )
     if report.codec.startswith("image/"):
         report.picture = _dimensions(reader.params)
@@ -100,6 +106,10 @@ def inspect_file(file: BinaryIO, path: str) -> Report:
         _salvage(file, reader, codec, report)
         report.damage.insert(0, str(error))
     return report
+
+
+def _hex(value: object) -> str | None:
+    return value.hex() if isinstance(value, bytes) else None
 
 
 def _dimensions(params: dict[str, Any]) -> list[int] | None:
