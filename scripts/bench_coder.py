@@ -3,9 +3,13 @@
 Codes latents of a Gaussian whose scale changes from symbol to symbol, one thread, all coders
 interleaved in one run. `overhead_percent` is what the real bytes exceed the cross-entropy at the
 true scales by: tables, rounding of scales to rows, lanes and flush included.
+
+With a GPU, a second table: the same latents there, as batches of streams, from float latents to
+packed bytes and back, by device events, beside a copy of the float latents on the device.
 """
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from latentpack.entropy import streams
 from latentpack.entropy.coder import Decoder, Encoder
 from latentpack.entropy.tables import TableSet, default_gaussian_scales
-from latentpack.kernels import rans
+from latentpack.kernels import rans, rans_device
 from latentpack.scripts.bench import interleaved, show
 
 Array = npt.NDArray[Any]
@@ -209,6 +214,73 @@ def fixed_cost(rounds: int) -> dict[str, float]:
     return {name: 1e6 * min(times) for name, times in interleaved(calls, rounds).items()}
 
 
+def event_seconds(call: Callable[[], object], rounds: int) -> float:
+    """The median of a call on the GPU's own clock."""
+    event: Any = torch.cuda.Event
+    times: list[float] = []
+    for _ in range(rounds + 3):
+        began, ended = (event(enable_timing=True) for _ in range(2))
+        began.record()
+        call()
+        ended.record()
+        ended.synchronize()
+        times.append(began.elapsed_time(ended) / 1e3)
+    return statistics.median(times[3:])
+
+
+def measure_gpu(
+    case: Case,
+    batch: int,
+    rounds: int,
+    device: str = "cuda",
+    seconds: Callable[[Callable[[], object], int], float] = event_seconds,
+) -> list[dict[str, Any]]:
+    """Both device backends on a batch of one case, a stream for each item."""
+    levels = default_gaussian_scales()
+    tables = TableSet.gaussian(levels)
+    limits = torch.from_numpy(np.sqrt(levels[1:] * levels[:-1]).astype(np.float32)).to(device)
+    y, scales = (
+        torch.from_numpy(part.astype(np.float32)).to(device).expand(batch, -1, -1, -1).contiguous()
+        for part in (case.symbols, case.scales)
+    )
+    rows = torch.bucketize(scales, limits).to(torch.uint8)
+    copy = seconds(y.clone, rounds)
+    found = []
+    for backend in rans_device.BACKENDS:
+
+        def encode(backend: str = backend) -> tuple[streams.Coded, torch.Tensor]:
+            options: dict[str, Any] = {"boundaries": limits, "backend": backend}
+            return streams.encode_latents(tables, y, scales, **options)
+
+        coded, y_hat = encode()
+
+        def decode(
+            backend: str = backend, coded: streams.Coded = coded
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            return streams.decode_latents(tables, coded, rows, backend=backend)
+
+        decoded, status = decode()
+        streams.check(status)
+        same(decoded[0].cpu().numpy(), case)
+        if not torch.equal(decoded, y_hat):
+            raise RuntimeError("the streams of a batch differ")
+        times = seconds(encode, rounds), seconds(decode, rounds)
+        found.append(
+            {
+                "backend": backend,
+                "case": f"{case.entropy_bits / case.symbols.size:.2f} bit",
+                "streams": batch,
+                "encode_msym_s": y.numel() / times[0] / 1e6,
+                "decode_msym_s": y.numel() / times[1] / 1e6,
+                "encode_ms": 1e3 * times[0],
+                "decode_ms": 1e3 * times[1],
+                "encode_vs_copy": copy / times[0],
+                "decode_vs_copy": copy / times[1],
+            }
+        )
+    return found
+
+
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer rounds: less than a minute.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
@@ -218,8 +290,12 @@ def bench_coder(quick: bool, as_json: bool) -> None:
     rounds = 4 if quick else 20
     cases = [latent(192, 32, 48, -1.7), latent(320, 32, 48, -0.65), latent(1024, 32, 32, 0.1)]
     rows = [row for case in cases for row in measure(case, rounds)]
+    gpu = []
+    if torch.cuda.is_available():
+        gpu = [row for case in cases for n in (1, 16, 64) for row in measure_gpu(case, n, rounds)]
+        show("Latents on the GPU, from floats to packed streams and back", gpu, False)
     title = f"Indexed coding, 1 thread, best CPU time of {rounds} interleaved rounds"
-    show(title, rows, as_json, fixed_cost_us=fixed_cost(rounds))
+    show(title, rows, as_json, fixed_cost_us=fixed_cost(rounds), gpu=gpu)
 
 
 if __name__ == "__main__":

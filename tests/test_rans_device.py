@@ -6,6 +6,8 @@ there is no GPU; where there is one, both run there as well.
 
 import importlib.util
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -366,6 +368,47 @@ def test_compiles_for_a_gpu():
             pytest.skip(str(error))
         raise
     assert b"rans_encode" in code
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from latentpack.kernels import rans_triton as k
+
+TYPES = {"*i64": "bounds offsets state", "*i32": "rows entries costs pairs places counts",
+         "*i16": "symbols words out", "*u8": "index data slots",
+         "*fp32": "y means scales boundaries y_hat"}
+TYPES = {name: kind for kind, names in TYPES.items() for name in names.split()}
+KERNELS = [
+    (k._close_up, {"y", "means", "scales", "boundaries", "y_hat"}, {"BLOCK": 1024, "SEARCH": 0}),
+    (k._close_up, {"symbols", "index"}, {"BLOCK": 1024, "SEARCH": 6}),
+    (k._encode_chain, (), {"PRECISION": 12}),
+    (k._pack, (), {"PIECES": 4, "BLOCK": 1024}),
+    (k._begin, (), {}),
+    (k._find_coded, {"out"}, {"BLOCK": 1024}),
+    (k._decode_chain, {"y_hat", "means"}, {"PRECISION": 12}),
+    (k._decode_chain, {"out"}, {"PRECISION": 16}),
+]
+for target in (GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)):
+    for kernel, absent, given in KERNELS:
+        constants = dict.fromkeys(absent) | given
+        signature = {name: TYPES.get(name, "i32") for name in kernel.arg_names}
+        signature |= dict.fromkeys(constants, "constexpr")
+        source = ASTSource(kernel, signature, constexprs=constants)
+        warps = 8 if "BLOCK" in given else 1
+        triton.compile(source, target=target, options={"num_warps": warps})
+    print(target.backend)
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="no triton")
+def test_triton_compiles_for_nvidia_and_amd(tmp_path):
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "cuda\nhip\n", done.stderr[-2000:]
 
 
 @pytest.mark.gpu
