@@ -344,8 +344,8 @@ struct EncodeLoops {
   // Steps of `count` streams at once (at most kStreams), until one of them is done. 64 bytes
   // below their words may be overwritten.
   void (*encode_steps)(EncodeStream* const* streams, int count);
-  // Copies whole lines past the caches to an aligned place; `fence` makes them visible.
-  void (*copy_lines)(uint8_t* to, const uint8_t* from, size_t bytes);
+  // Copies past the caches, multiples of kAlign to such an address; `fence` makes them visible.
+  void (*copy_past_caches)(uint8_t* to, const uint8_t* from, size_t bytes);
   void (*fence)();
 };
 

@@ -51,20 +51,14 @@ size_t ChunkCoder::fixed_bytes(const PlaneWork& work) const {
 void ChunkCoder::seal(ChunkRecord& record, uint8_t* to, bool past_caches) {
   if (record.form == kFormConst) return;
   const uint8_t* from = record.form == kFormRaw ? elements_ : assemble(record.size);
-#if defined(__GNUC__)
-  // The line in which this chunk ends and the next begins is fetched meanwhile.
-  __builtin_prefetch(to + record.size, 1);
-#endif
   // Copied block by block, before its part of the checksum is taken: from then on it is near.
+  const auto place = reinterpret_cast<uintptr_t>(to);
+  past_caches &= place % kAlign == 0;
   size_t done = 0;
   const auto copy_up_to = [&](size_t end) {
     if (past_caches) {
-      if (done == 0) {
-        done = std::min(end, -reinterpret_cast<uintptr_t>(to) % kLine);
-        std::memcpy(to, from, done);
-      }
-      end = done + (end - done) / kLine * kLine;
-      loops_.copy_lines(to + done, from + done, end - done);
+      end = std::max(done, (place + end) / kLine * kLine - place);  // no line in two parts
+      loops_.copy_past_caches(to + done, from + done, end - done);
     } else {
       std::memcpy(to + done, from + done, end - done);
     }
@@ -72,7 +66,9 @@ void ChunkCoder::seal(ChunkRecord& record, uint8_t* to, bool past_caches) {
   };
   record.checksum = static_cast<uint32_t>(
       xxh3::hash64(from, record.size, coding_.isa, copy_up_to));
-  std::memcpy(to + done, from + done, record.size - done);
+  const size_t left = record.size - done, whole = past_caches ? left / kAlign * kAlign : 0;
+  loops_.copy_past_caches(to + done, from + done, whole);
+  std::memcpy(to + done + whole, from + done + whole, left - whole);
 }
 
 // The chunk in one piece, with zeros up to `size`.

@@ -256,9 +256,13 @@ void encode_steps(EncodeStream* const* streams, int count) {
   for (int k = 0; k < count; ++k) encode_one(*streams[k]);
 }
 
-PLANES_TARGET void copy_lines(uint8_t* to, const uint8_t* from, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += sizeof(__m256i))
+PLANES_TARGET void copy_past_caches(uint8_t* to, const uint8_t* from, size_t bytes) {
+  size_t i = stream_to_line(to, from, bytes);
+  for (; i + kLine <= bytes; i += kLine) {
     _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), load(from + i));
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i + 32), load(from + i + 32));
+  }
+  stream_pieces(to + i, from + i, bytes - i);
 }
 
 void fence() { _mm_sfence(); }
@@ -267,7 +271,7 @@ void fence() { _mm_sfence(); }
 
 const EncodeLoops& avx2_encode_loops() {
   static const EncodeLoops loops = {split,        split_window_256, substitute,
-                                    encode_steps, copy_lines,       fence};
+                                    encode_steps, copy_past_caches,       fence};
   return loops;
 }
 

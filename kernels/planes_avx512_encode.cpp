@@ -338,9 +338,11 @@ PLANES_TARGET size_t substitute(const Table& table, uint8_t* symbols, size_t n, 
   return found;
 }
 
-PLANES_TARGET void copy_lines(uint8_t* to, const uint8_t* from, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += kLine)
+PLANES_TARGET void copy_past_caches(uint8_t* to, const uint8_t* from, size_t bytes) {
+  size_t i = stream_to_line(to, from, bytes);
+  for (; i + kLine <= bytes; i += kLine)
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
+  stream_pieces(to + i, from + i, bytes - i);
 }
 
 void fence() { _mm_sfence(); }
@@ -349,7 +351,7 @@ void fence() { _mm_sfence(); }
 
 const EncodeLoops& avx512_encode_loops() {
   static const EncodeLoops loops = {split_planes, split_window_512, substitute,
-                                    encode_steps, copy_lines,       fence};
+                                    encode_steps, copy_past_caches,       fence};
   return loops;
 }
 

@@ -4,6 +4,9 @@
 #include <cstring>
 
 #include "planes.h"
+#if LATENTPACK_X86
+#include <emmintrin.h>
+#endif
 
 namespace latentpack::planes {
 namespace {
@@ -73,6 +76,22 @@ constexpr size_t kBefore = 8192;
   (void)at, (void)bytes;
 #endif
 }
+
+#if LATENTPACK_X86
+// Past the caches in pieces of 16 bytes: what fills no line. A store that does not go past them
+// would wait for its line, and all others behind it.
+[[maybe_unused]] inline void stream_pieces(uint8_t* to, const uint8_t* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += kAlign)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+}
+// The same up to the first whole line; bytes done.
+[[maybe_unused]] inline size_t stream_to_line(uint8_t* to, const uint8_t* from, size_t bytes) {
+  const size_t start = std::min<size_t>(bytes, -reinterpret_cast<uintptr_t>(to) % kLine);
+  stream_pieces(to, from, start);
+  return start;
+}
+#endif
 
 // `split_window` for elements [first, last); `found` positions are there already.
 PLANES_TARGET inline size_t split_window_from(const uint8_t* x, size_t first, size_t last,

@@ -38,14 +38,14 @@ void encode_steps(EncodeStream* const* streams, int count) {
     for (; streams[k]->steps; --streams[k]->steps) encode_step(*streams[k]);
 }
 
-void copy_lines(uint8_t* to, const uint8_t* from, size_t bytes) { std::memcpy(to, from, bytes); }
+void copy_past_caches(uint8_t* to, const uint8_t* from, size_t bytes) { std::memcpy(to, from, bytes); }
 void fence() {}
 
 }  // namespace
 
 const EncodeLoops& scalar_encode_loops() {
   static const EncodeLoops loops = {split,        split_window, substitute,
-                                    encode_steps, copy_lines,   fence};
+                                    encode_steps, copy_past_caches,   fence};
   return loops;
 }
 
