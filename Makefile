@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test lint bench gpu wheel clean
 
 demo: $(STAMP)
 	$(BIN)/latentpack demo
@@ -20,6 +20,19 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python scripts/bench_coder.py
 	$(BIN)/python scripts/bench_lossless.py
+	$(BIN)/python scripts/bench_delta.py
+	$(BIN)/python scripts/bench_kv.py
+	$(BIN)/python scripts/bench_linear.py
+	$(BIN)/python scripts/bench_training_state.py
+
+# On a machine with a GPU, with the python that has its torch: nothing is installed. The kernels'
+# correctness first, then every benchmark that has GPU rows.
+gpu:
+	$(PYTHON) -c "from setuptools import setup; setup()" build_ext --inplace
+	PYTHONPATH=.import $(PYTHON) -m pytest -q -m gpu
+	PYTHONPATH=.import $(PYTHON) scripts/bench_lossless.py --json
+	PYTHONPATH=.import $(PYTHON) scripts/bench_linear.py --json
+	PYTHONPATH=.import $(PYTHON) scripts/bench_coder.py --json
 
 wheel: $(STAMP)
 	$(BIN)/python -m build

@@ -135,6 +135,14 @@ def main(quick: bool, as_json: bool) -> None:
     rows += measure("randn*0.02 bf16, wall clock", normal(sizes[-1] * MI // 4), rounds, (1, 2))
     for case, x in [*synthetic(elements * MI), *real()]:
         rows += measure(case, x, rounds)
+    if torch.cuda.is_available():
+        from latentpack.scripts import lossless_on_gpu
+
+        for size in sizes:
+            x = normal(size * MI).cuda()
+            rows += lossless_on_gpu.measure("randn*0.02 bf16", x, 4 * rounds)
+        for case, x in [*synthetic(elements * MI), *real()]:
+            rows += lossless_on_gpu.measure(case, x.cuda(), 4 * rounds)
     show("Lossless tensors, parts of the speed of a copy", rows, as_json, fixed_us=fixed_cost())
 
 
