@@ -53,7 +53,7 @@ def nvcomp(x: torch.Tensor) -> Iterator[DeviceCoder]:
     """NvCOMP's rANS, chunks of 64 KiB, with one and two states per lane; no host sync timed."""
     if x.dtype not in NVCOMP_DTYPES:
         return
-    from nvidia import nvcomp as library
+    from nvidia import nvcomp as library  # type: ignore[import-untyped]
 
     stream = torch.cuda.current_stream().cuda_stream
     source = library.as_array(x.view(torch.uint8).flatten(), cuda_stream=stream)
