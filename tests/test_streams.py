@@ -56,9 +56,11 @@ def test_nothing(backend):
     assert streams.decode_streams(TABLES, coded, none.to(torch.uint8), backend=backend) == []
 
 
-def test_threads():
-    """Streams large enough to be shared among threads."""
-    symbols, index = (torch.stack(part) for part in batch([40000] * 4))
+def test_threads(monkeypatch):
+    """Streams that are shared among threads."""
+    monkeypatch.setattr(streams, "_WORTH_A_THREAD", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    symbols, index = (torch.stack(part) for part in batch([5000] * 7))
     coded = streams.encode_streams(TABLES, symbols, index)
     assert coded.to_bytes() == [session(*pair) for pair in zip(symbols, index, strict=True)]
     got = streams.decode_streams(TABLES, coded, index)
