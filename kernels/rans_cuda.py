@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from . import cuda
-from .rans_device import WORD_ROOM, DeviceTables, Source
+from .rans_device import WORD_ROOM, Source
+from .rans_device_tables import DeviceTables
 
 SOURCE = "rans.cu"
 _PIECE = 1 << 13  # symbols for a block of `pack`, about

@@ -159,7 +159,7 @@ def test_lanes_follow_the_payload(place, monkeypatch):
     if place.few:
         from latentpack.kernels import rans_triton
 
-        monkeypatch.setattr(rans_triton, "_encode_chain", NoChain())
+        monkeypatch.setattr(rans_triton, "encode_chain", NoChain())
     for n in (600, 9000, 16384, 60000):
         index = (rng.random(n) < max(0.2, 600 / n)).astype(np.uint8)
         symbols = (rng.integers(20000, 32768, n) * index).astype(np.int16)
@@ -381,9 +381,9 @@ TYPES = {"*i64": "bounds offsets state", "*i32": "rows entries costs pairs place
          "*fp32": "y means scales boundaries y_hat"}
 TYPES = {name: kind for kind, names in TYPES.items() for name in names.split()}
 KERNELS = [
-    (k._close_up, {"y", "means", "scales", "boundaries", "y_hat"}, {"BLOCK": 1024, "SEARCH": 0}),
-    (k._close_up, {"symbols", "index"}, {"BLOCK": 1024, "SEARCH": 6}),
-    (k._encode_chain, (), {"PRECISION": 12}),
+    (k.close_up, {"y", "means", "scales", "boundaries", "y_hat"}, {"BLOCK": 1024, "SEARCH": 0}),
+    (k.close_up, {"symbols", "index"}, {"BLOCK": 1024, "SEARCH": 6}),
+    (k.encode_chain, (), {"PRECISION": 12}),
     (k._pack, (), {"PIECES": 4, "BLOCK": 1024}),
     (k._begin, (), {}),
     (k._find_coded, {"out"}, {"BLOCK": 1024}),
