@@ -1,13 +1,18 @@
 """Fixtures that several test modules use."""
 
+import os
+
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Triton asks when a kernel's module is imported, which any test may be the first to do.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
 def write_light_weights():
     """A function that writes weights of narrow random networks of image/light to a path."""
-    import torch
-
     from latentpack.codecs.image.light_frozen import freeze
     from latentpack.codecs.image.light_model import LightModel, Size
 

@@ -13,8 +13,6 @@ from latentpack.kernels.errors import BitstreamError
 from latentpack.kernels.planes import FLOAT
 from latentpack.kernels.planes_cuda import SHAPES, Packed
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are made
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
 planes_triton = pytest.importorskip("latentpack.kernels.planes_triton", reason="no Triton")
 

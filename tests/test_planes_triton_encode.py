@@ -12,8 +12,6 @@ from latentpack.kernels import planes, planes_segments_ref
 from latentpack.kernels.planes import FLOAT
 from latentpack.kernels.planes_cuda import SHAPES
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are made
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
 encoder = pytest.importorskip("latentpack.kernels.planes_triton_encode", reason="no Triton")
 from latentpack.kernels import planes_triton  # noqa: E402

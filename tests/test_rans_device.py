@@ -21,9 +21,6 @@ from latentpack.kernels.rans_ref import Tables
 from latentpack.tests import cuda_on_cpu
 from latentpack.tests.test_rans import mutations, outcome, random_symbols, random_tables
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are made
-
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 GAUSSIAN = TableSet.gaussian([0, *default_gaussian_scales()])
 INT16_ENDS = [32767, -32768, 32766, -32767, 0, 1, -1]
