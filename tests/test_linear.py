@@ -8,9 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import latentpack
+from latentpack.codecs.fields import Cursor
 from latentpack.codecs.tensor import linear, on_device
 from latentpack.codecs.tensor.linear import PackedEmbedding, PackedLinear, PackedWeight
+from latentpack.codecs.tensor.lossless import Lossless, _coded
+from latentpack.codecs.tensor.packet import Start
 from latentpack.kernels import cuda, planes_cuda
+from latentpack.kernels.planes import FLOAT
 from latentpack.tests import cuda_on_cpu
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -121,6 +125,7 @@ def test_a_device_multiplies_what_is_packed(monkeypatch):
     monkeypatch.setattr(linear, "kernels_for", lambda device: planes_cuda)
     layer.packed._move(torch.device("cpu"))
     assert layer.packed._there is not None
+    assert torch.equal(layer.weight, plain.weight)
     monkeypatch.setattr(PackedWeight, "decode", None)  # the weight must not be decoded
     x = torch.randn(2, 3, 256).bfloat16()
     assert torch.allclose(layer(x).float(), plain(x).float(), atol=0.02, rtol=0.02)
@@ -144,3 +149,36 @@ def test_a_small_language_model():
         assert torch.equal(packed(ids).logits, plain(ids).logits)
     tokens = [m.generate(ids[:, :5], max_new_tokens=8, do_sample=False) for m in (plain, packed)]
     assert torch.equal(*tokens)
+
+
+def test_what_packing_would_not_help_stays():
+    class Reader(nn.Module):
+        def __init__(self, weight):
+            super().__init__()
+            self.table = weight
+
+    shared, noise = nn.Linear(128, 128), nn.Linear(128, 128)
+    with torch.no_grad():
+        noise.weight.view(torch.int32).random_(-(1 << 31), (1 << 31) - 1)
+    module = nn.ModuleList([shared, noise, Reader(shared.weight)])
+    latentpack.pack_module(module)
+    assert module[0] is shared and module[1] is noise
+
+
+def test_a_state_dict_of_another_shape():
+    first, second = (PackedLinear.from_linear(nn.Linear(64, n, bias=False)) for n in (64, 65))
+    with pytest.raises(ValueError, match=r"\(64, 64\), the module is of .*\(65, 64\)"):
+        second.load_state_dict(first.state_dict())
+
+
+def test_streams_that_the_fused_kernel_does_not_take_are_seen():
+    def brought(weight, mode):
+        packet = Lossless(mode, chunk=4096).encode_tensor(weight)
+        cursor = Cursor(memoryview(packet.body), 0)
+        head, coded = _coded(Start.get(cursor), cursor, packet.bulk)
+        return planes_cuda.Packed.from_host(head, bytes(coded), 8192, 2, FLOAT, "cpu")
+
+    torch.manual_seed(0)
+    few = torch.randint(1, 9, (8192,)).mul(0.125).bfloat16()  # mantissas that pay
+    assert on_device.only_first_coded(brought(few, "segments"))
+    assert not on_device.only_first_coded(brought(few, "tight"))

@@ -10,6 +10,7 @@ The weights are frozen; gradients flow to the input and the bias.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ...kernels import memory
 from .. import api
 from ..codec import Packet
 from ..container import Reader
+from . import on_device
 from .lossless import Lossless
 from .on_device import kernels_for
 
@@ -61,6 +63,7 @@ class PackedWeight(nn.Module):
         """Read what the packed bytes say of themselves."""
         self._device: torch.device = torch.device("cpu")
         self._there: Any = None  # planes_cuda.Packed
+        self._fused = False
         self._packet: Packet | None = None
         if self.packed.numel():
             reader = Reader(self.packed.numpy().data)
@@ -74,6 +77,10 @@ class PackedWeight(nn.Module):
         kernels = kernels_for(device)
         if kernels is not None and self._packet is not None:
             self._there = Lossless().on_device(self._packet, device)
+        self._fused = self._there is not None and on_device.only_first_coded(self._there)
+        if self._there is not None and kernels is not None:  # damage is found here, once
+            kernels.decode(self._there)
+            self._there.check()
 
     def _apply(self, fn: Any, recurse: bool = True) -> PackedWeight:
         """Follow `.to(device)`; the packed bytes themselves stay where they are."""
@@ -84,9 +91,14 @@ class PackedWeight(nn.Module):
         """Take packed bytes of any size."""
         found = state_dict.get(f"{prefix}packed")
         if found is not None:
+            before = None if self._packet is None else (self.dtype, self.shape)
             self.packed = found.detach().cpu().clone()
             device = self._device
             self._open()
+            if before is not None and before != (self.dtype, self.shape):
+                raise ValueError(
+                    f"{prefix}packed holds {self.dtype} {self.shape}, the module is of {before}"
+                )
             self._move(device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -97,6 +109,10 @@ class PackedWeight(nn.Module):
             scratch: decode into memory that the next such call of the thread uses again.
         """
         packet = self._whole()
+        kernels = kernels_for(self._device)
+        if self._there is not None and kernels is not None:  # neither copied nor parsed again
+            decoded: torch.Tensor = kernels.decode(self._there, checksum=False)
+            return decoded.view(self.dtype).view(self.shape)
         codec = Lossless(device=None if self._device.type == "cpu" else self._device)
         if not scratch or self._device.type != "cpu":
             return codec.decode_tensor(packet)
@@ -112,7 +128,7 @@ class PackedWeight(nn.Module):
         from ...kernels import matvec
 
         vectors = x.reshape(-1, x.shape[-1])
-        fused = self._there is not None and 1 <= len(vectors) <= matvec.MAX_BATCH
+        fused = self._fused and 1 <= len(vectors) <= matvec.MAX_BATCH
         if fused and self.dtype == x.dtype == torch.bfloat16:
             y = matvec.multiply(self._there, self.shape[0], vectors.contiguous(), bias)
             return y.view(*x.shape[:-1], self.shape[0])
@@ -246,7 +262,8 @@ class PackedEmbedding(nn.Module):
 def pack_module(module: nn.Module, min_bytes: int = MIN_BYTES, **options: Any) -> nn.Module:
     """Replace the linear and embedding layers of a module by packed ones, in place.
 
-    Tied weights are packed once and stay tied.
+    Tied weights are packed once and stay tied. Layers stay plain whose weight is used by another
+    kind of layer, too, or gets no smaller.
 
     Args:
         module: any; a layer itself is returned packed.
@@ -256,22 +273,34 @@ def pack_module(module: nn.Module, min_bytes: int = MIN_BYTES, **options: Any) -
     Returns:
         The module.
     """
-    made: dict[torch.Tensor, PackedWeight] = {}  # tensors are keys by identity
+    made: dict[torch.Tensor, PackedWeight | None] = {}  # tensors are keys by identity
+    holders = [m for _, m in module.named_modules(remove_duplicate=False)]
+    ours = Counter(m.weight for m in holders if _suits(m))
+    users = Counter(p for _, p in module.named_parameters(remove_duplicate=False))
 
-    def packed(weight: torch.Tensor) -> PackedWeight:
+    def packed(weight: torch.Tensor) -> PackedWeight | None:
         if weight not in made:
-            made[weight] = PackedWeight(weight, **options)
+            pack = PackedWeight(weight, **options)
+            made[weight] = pack if pack.nbytes < weight.nbytes else None
         return made[weight]
 
     def replace(layer: nn.Module) -> nn.Module:
-        if type(layer) is nn.Linear and layer.weight.nbytes >= min_bytes:
-            return PackedLinear(packed(layer.weight), layer.bias)
-        plain = type(layer) is nn.Embedding and layer.max_norm is None
-        if plain and layer.weight.nbytes >= min_bytes:  # type: ignore[operator]
-            return PackedEmbedding(packed(layer.weight), layer.padding_idx)  # type: ignore[arg-type]
-        return layer
+        weight = layer.weight if _suits(layer) else None
+        if not isinstance(weight, nn.Parameter) or weight.nbytes < min_bytes:
+            return layer
+        pack = packed(weight) if users[weight] == ours[weight] else None
+        if pack is None:
+            return layer
+        if isinstance(layer, nn.Linear):
+            return PackedLinear(pack, layer.bias)
+        return PackedEmbedding(pack, layer.padding_idx)  # type: ignore[arg-type]
 
     return _replaced(module, replace)
+
+
+def _suits(layer: nn.Module) -> bool:
+    embedding = type(layer) is nn.Embedding and layer.max_norm is None
+    return embedding or type(layer) is nn.Linear
 
 
 def unpack_module(module: nn.Module) -> nn.Module:

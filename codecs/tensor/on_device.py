@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ...kernels import planes
+from ...kernels.planes_head_ref import BYTES, FORM_PLANES
 from .dtypes import Split
 
 MIN_BYTES = 1 << 16  # below, launches cost more than a copy
@@ -51,6 +52,13 @@ def bring(head: Any, coded: Any, n: int, split: Split, device: torch.device) -> 
     if kernels is None or not kernels.takes(split.layout, split.width):
         return None
     return kernels.Packed.from_host(head, coded, n, split.width, split.layout, device)
+
+
+def only_first_coded(packed: Any) -> bool:
+    """Whether no chunk of a device's array has a stream but in plane 0; waits for the device."""
+    records = packed.records.view(-1, 16)
+    modes = records[:, 7::3] & 255  # of the planes after the first
+    return not bool(((records[:, :1] == FORM_PLANES) & (modes == BYTES)).any())
 
 
 def decode(head: Any, coded: Any, n: int, split: Split, out: torch.Tensor, first: int = 0) -> bool:
