@@ -32,7 +32,7 @@ __device__ __forceinline__ void store_unit(u8* at, const u32 (&out)[4], u32 vali
     if (k < valid) at[k] = static_cast<u8>(out[k / 4] >> 8 * (k & 3));
 }
 
-// What turns pairs of window nibbles into exponents: 8 instructions for two.
+// What turns pairs of window nibbles into exponents: some 11 instructions for two.
 //
 // Fields of 16 bits: the exponent in bits 7 to 14, as in a bf16. The guard in bits 15 and 31 takes
 // the borrow of tops below the distance, so that the difference is one modulo 256.
