@@ -21,7 +21,7 @@ FORMAT.md, section 14, is the full description.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,6 +89,11 @@ class OuterReader:
             if entry.get("dtype") != "U8" or entry.get("shape") != [last - first]:
                 raise BitstreamError(f"{name!r} is no packed tensor, which are U8 of one dimension")
             self._places[name] = start + first, start + last
+
+    def packets(self) -> Iterator[Packet]:
+        """Yield the packets in the order of the data, one in memory at a time."""
+        for key in self._places:
+            yield self.read(key)
 
     def keys(self) -> list[Key]:
         """Return the names in the order of the data."""

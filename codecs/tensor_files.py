@@ -52,8 +52,10 @@ class TensorFile(Mapping[Key, "torch.Tensor"]):
         self._read = 0
         self.metadata = reader.metadata
 
-    def __getitem__(self, key: Key) -> torch.Tensor:
-        """Read and decode one tensor; the others' bytes are not touched."""
+    def __getitem__(self, key: Any) -> torch.Tensor:
+        """Read and decode one tensor, f[name], or some rows of it, f[name, 3:7]."""
+        if isinstance(key, tuple):
+            return _sliced(self, *key)
         return self._decode(key)
 
     def get_into(self, key: Key, out: torch.Tensor) -> torch.Tensor:
@@ -171,8 +173,10 @@ class TensorFolder(Mapping[Key, "torch.Tensor"]):
                     raise ValueError(f"{path / name} holds {key!r}, as another file here does")
                 self._home[key] = file
 
-    def __getitem__(self, key: Key) -> torch.Tensor:
-        """Read and decode one tensor."""
+    def __getitem__(self, key: Any) -> torch.Tensor:
+        """Read and decode one tensor, or some rows of it; see `TensorFile`."""
+        if isinstance(key, tuple):
+            return _sliced(self, *key)
         return self._home[key][key]
 
     def get_into(self, key: Key, out: torch.Tensor) -> torch.Tensor:
@@ -211,6 +215,15 @@ class TensorFolder(Mapping[Key, "torch.Tensor"]):
     def __exit__(self, *_: object) -> None:
         """Close the files."""
         self.close()
+
+
+def _sliced(packed: TensorFile | TensorFolder, name: Key, rows: slice) -> torch.Tensor:
+    """Decode the rows of a slice in steps of 1; ValueError for anything else."""
+    shape = packed.describe(name)["shape"]
+    if not isinstance(rows, slice) or rows.step not in (None, 1) or not shape:
+        raise ValueError(f"{rows!r} of {name!r}, of shape {shape}; give rows as in f[name, 3:7]")
+    start, stop, _ = rows.indices(shape[0])
+    return packed.rows(name, start, max(start, stop))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ _SHOWN_TENSORS = 20
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per file and line.")
 @click.option("--all", "show_all", is_flag=True, help="List every tensor, not the first 20.")
 def info(sources: tuple[str, ...], as_json: bool, show_all: bool) -> None:
-    """Say what is inside .lpk files and check every checksum.
+    """Say what is inside packed files, .lpk or .safetensors, and check every checksum.
 
     Shows codec, size, dimensions, bits per pixel and what the file keeps beside the samples; for
     tensors names, dtypes, shapes and the ratio. A damaged file is told with what can still be

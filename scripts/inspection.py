@@ -1,12 +1,15 @@
-"""What a .lpk file holds, and whether every checksum in it is right."""
+"""What a packed file holds, and whether every checksum in it is right."""
 
+import io
 import math
+import mmap
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from latentpack.codecs import registry
 from latentpack.codecs.codec import Codec, Packet
 from latentpack.codecs.container import Reader
+from latentpack.codecs.outer import OuterReader
 from latentpack.kernels.errors import BitstreamError
 
 
@@ -83,7 +86,7 @@ def inspect_file(file: BinaryIO, path: str) -> Report:
         BitstreamError: not even its header can be read.
     """
     size = file.seek(0, 2)
-    reader = Reader(file, recover=True)
+    reader = _open(file, recover=True)
     weights, base, digest = (_hex(reader.params.get(name)) for name in ("w", "base", "self"))
     report = Report(
         path=path,
@@ -108,6 +111,19 @@ def inspect_file(file: BinaryIO, path: str) -> Report:
     return report
 
 
+def _open(file: BinaryIO, recover: bool = False) -> Reader | OuterReader:
+    """The reader of the outer form that a file has."""
+    file.seek(8)
+    if file.read(1) != b"{":
+        return Reader(file, recover)
+    try:
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except io.UnsupportedOperation:  # standard input, held in memory
+        file.seek(0)
+        view = memoryview(file.read())
+    return OuterReader(view)
+
+
 def _hex(value: object) -> str | None:
     return value.hex() if isinstance(value, bytes) else None
 
@@ -118,7 +134,9 @@ def _dimensions(params: dict[str, Any]) -> list[int] | None:
     return size if whole else None
 
 
-def _look_at(packet: Packet, reader: Reader, codec: Codec | None, report: Report) -> None:
+def _look_at(
+    packet: Packet, reader: Reader | OuterReader, codec: Codec | None, report: Report
+) -> None:
     """Add a packet whose box is right to the report."""
     if codec is not None:
         try:
@@ -144,11 +162,13 @@ def _look_at(packet: Packet, reader: Reader, codec: Codec | None, report: Report
     report.packets += 1
 
 
-def _salvage(file: BinaryIO, reader: Reader, codec: Codec | None, report: Report) -> None:
+def _salvage(
+    file: BinaryIO, reader: Reader | OuterReader, codec: Codec | None, report: Report
+) -> None:
     """Count again, packet by packet, what can be read of a damaged file."""
     report.packets, report.tensors, report.damage = 0, [], []
     try:
-        report.packets_listed = len(Reader(file).keys())
+        report.packets_listed = len(_open(file).keys())
     except BitstreamError:
         report.packets_listed = None
     for key in reader.keys():

@@ -193,7 +193,12 @@ def test_packed_safetensors_are_valid_and_checked(tmp_path):
     assert packed.stat().st_size < 0.75 * source.stat().st_size
     model_files.unpack(packed, tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == source.read_bytes()
+    done = run("info", packed)
+    assert done.exit_code == 0 and "packets   4, every checksum is right" in done.stdout
     data = packed.read_bytes()
+    packed.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    done = run("info", packed)
+    assert done.exit_code == 2 and "3 of 4, can be read" in done.stdout and "DAMAGED" in done.stdout
     for cut in range(0, len(data), 97):
         packed.write_bytes(data[:cut])
         with pytest.raises(ValueError):
@@ -253,6 +258,11 @@ def test_rows_read_only_their_chunks(tmp_path):
             assert torch.equal(f.rows("x", first, last), x[first:last])
             assert torch.equal(f.rows("tied", first, last), x[first:last])
         assert torch.equal(f.rows("small", 2, 4), x[2:4])
+        assert torch.equal(f["x", 3:7], x[3:7]) and torch.equal(f["tied", -2:], x[-2:])
+        assert f["x", 9:3].shape == (0, 64)
+        for rows in (3, slice(0, 9, 2)):
+            with pytest.raises(ValueError, match="give rows as in"):
+                f["x", rows]
         for wrong in ((-1, 2), (3, 2), (0, 4001)):
             with pytest.raises(ValueError, match="range of 0 to 4000"):
                 f.rows("x", *wrong)
