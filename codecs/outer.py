@@ -7,14 +7,14 @@ and holds a packet of codec "tensor/lossless":
     field     bytes  meaning
     ========  =====  ==================================================================
     size      4      bytes of the body, little-endian
-    checksum  4      low half of XXH3-64 (seed 0) of size and body
+    checksum  4      low half of XXH3-64 (seed 0) of the name in UTF-8, size and body
     body      size   the packet's body (FORMAT.md, section 10)
     bulk      rest   the packet's bulk
     ========  =====  ==================================================================
 
 `__metadata__` has the entry "latentpack": a JSON object with `version` (1), `codec`, `pairs`, which
 tells whether the .safetensors file that was packed had metadata (its entries stand beside this
-one), and `more`, an object of what else is known of it.
+one), `more`, an object of what else is known of it, and `check`, a checksum of all of these.
 FORMAT.md, section 14, is the full description.
 """
 
@@ -110,7 +110,7 @@ class OuterReader:
             raise BitstreamError(f"{key!r} has {len(data)} bytes, too few for its body of {size}")
         body = data[_HEAD : _HEAD + size]
         stated = int.from_bytes(data[4:8], "little")
-        if (got := _checksum(data[:4], body)) != stated:
+        if (got := _checksum(str(key), data[:4], body)) != stated:
             raise BitstreamError(f"{key!r}: its checksum is {got:08x}, the file says {stated:08x}")
         return Packet(key, bytes(body), data[_HEAD + size :])
 
@@ -144,7 +144,7 @@ def write_outer(
     places, at = {}, 0
     for packet in packets:
         size = len(packet.body).to_bytes(4, "little")
-        check = _checksum(size, packet.body).to_bytes(4, "little")
+        check = _checksum(str(packet.key), size, packet.body).to_bytes(4, "little")
         for part in (size, check, packet.body, packet.bulk):
             file.write(part)
         end = at + _HEAD + len(packet.body) + len(packet.bulk)
@@ -157,10 +157,11 @@ def write_outer(
 
 def _text(places: dict[str, tuple[int, int]], metadata: dict[str, Any]) -> bytes:
     more = {key: value for key, value in metadata.items() if key != "safetensors"}
-    about = {"version": VERSION, "codec": "tensor/lossless"}
-    entry = json.dumps({**about, "pairs": "safetensors" in metadata, "more": more})
+    about: dict[str, Any] = {"version": VERSION, "codec": "tensor/lossless"}
+    about |= {"pairs": "safetensors" in metadata, "more": more}
     pairs = dict(metadata.get("safetensors", ()))
-    header: dict[str, Any] = {"__metadata__": {ENTRY: entry, **pairs}}
+    about["check"] = _check(about, pairs)
+    header: dict[str, Any] = {"__metadata__": {ENTRY: json.dumps(about), **pairs}}
     for name, (first, last) in places.items():
         header[name] = {"dtype": "U8", "shape": [last - first], "data_offsets": [first, last]}
         if last == _LONGEST:
@@ -168,10 +169,19 @@ def _text(places: dict[str, tuple[int, int]], metadata: dict[str, Any]) -> bytes
     return json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _checksum(size: bytes | memoryview, body: bytes | memoryview) -> int:
-    digest = xxhash.xxh3_64(size)
+def _checksum(name: str, size: bytes | memoryview, body: bytes | memoryview) -> int:
+    digest = xxhash.xxh3_64(name.encode())
+    digest.update(size)
     digest.update(body)
     return digest.intdigest() & 0xFFFFFFFF
+
+
+def _check(about: dict[str, Any], pairs: dict[str, str]) -> int:
+    """Checksum of what `__metadata__` says: `about` but its `check`, and the entries beside it."""
+    said = {key: value for key, value in about.items() if key != "check"}
+    others = {key: value for key, value in pairs.items() if key != ENTRY}
+    text = json.dumps([said, others], sort_keys=True).encode()
+    return xxhash.xxh3_64_intdigest(text) & 0xFFFFFFFF
 
 
 def _header(view: memoryview) -> dict[str, Any]:
@@ -218,6 +228,10 @@ def _about(pairs: dict[str, str]) -> dict[str, Any]:
             "the file may need a newer latentpack"
         )
     found: dict[str, Any] = about
+    if found.get("check") != (got := _check(found, pairs)):
+        raise BitstreamError(
+            f"the metadata have checksum {got}, the file says {found.get('check')}"
+        )
     return found
 
 

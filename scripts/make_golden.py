@@ -218,12 +218,39 @@ def delta() -> dict[str, bytes]:
     return files
 
 
+def outer() -> dict[str, bytes]:
+    """A model file (model.safetensors) packed in the second outer form, and as .lpk."""
+    import tempfile
+
+    import torch
+    from safetensors.torch import save_file
+
+    from latentpack.scripts import model_files
+
+    values = torch.tensor(numbers(4000, 4001, 4)) - 2000
+    tensors = {
+        "a.weight": (values / 4096).bfloat16().reshape(40, 100),
+        "b": (values[:90] / 64).float(),
+        "equal": (values / 4096).bfloat16().reshape(40, 100),
+        "scalar": torch.tensor(3, dtype=torch.int64),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "model.safetensors"
+        save_file(tensors, source, {"format": "pt", "note": "é"})
+        files = {"model.safetensors": source.read_bytes()}
+        for form, name in (("safetensors", "packed.safetensors"), ("lpk", "model.lpk")):
+            model_files.pack(source, Path(folder) / name, form=form)
+            files[name] = (Path(folder) / name).read_bytes()
+    return files
+
+
 # Folder in tests/golden -> function that makes its files {name: bytes}.
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "container": container,
     "delta": delta,
     "image_light": image_light,
     "kv": kv,
+    "outer": outer,
     "rans": rans,
     "tensor": tensor,
 }
