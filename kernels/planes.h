@@ -257,6 +257,9 @@ struct Ahead {
   const uint8_t* end = nullptr;
 };
 
+// Bytes that must be readable for a step of 32 lanes.
+constexpr ptrdiff_t kReadable = 64;
+
 // A stream being read. Words up to `end` belong to it; bytes up to `limit` may be touched.
 struct Stream {
   uint32_t states[kMaxLanes];
@@ -265,6 +268,7 @@ struct Stream {
   const uint8_t* end;
   const uint8_t* limit;
   Ahead ahead;
+  uint8_t tail[2 * kReadable];  // the last words, where nothing may be touched behind them
 };
 
 constexpr int kTogether = 2;
@@ -308,7 +312,7 @@ struct Loops {
   // Exponents of m window nibbles.
   void (*from_nibbles)(const uint8_t* pairs, size_t m, uint8_t top, uint8_t* exponents);
   // Whole steps of 32 lanes of `count` streams at once (at most kTogether), while each stream has
-  // 64 readable bytes before its limit. done[k] says how many were done.
+  // kReadable bytes before its limit. done[k] says how many were done.
   void (*decode_steps)(int joint, Stream* const* streams, const Table* const* tables,
                        const Target* targets, int count, size_t steps, bool past_caches,
                        size_t* done);

@@ -168,7 +168,7 @@ PLANES_TARGET size_t decode_joint(Stream* const* streams, const Table* const* ta
   size_t done = 0;
   for (; done < steps; ++done) {
     bool readable = true;
-    for (int k = 0; k < K; ++k) readable &= streams[k]->limit - at[k] >= 64;
+    for (int k = 0; k < K; ++k) readable &= streams[k]->limit - at[k] >= kReadable;
     if (!readable) break;
     for (int k = 0; k < K; ++k) ask(ahead);
 #pragma GCC unroll 4

@@ -77,7 +77,7 @@ PLANES_TARGET __attribute__((always_inline)) inline size_t run_steps(Stream* con
   size_t done = 0;
   for (; done < steps; ++done) {
     bool readable = true;
-    for (int k = 0; k < K; ++k) readable &= streams[k]->limit - at[k] >= 64;
+    for (int k = 0; k < K; ++k) readable &= streams[k]->limit - at[k] >= kReadable;
     if (!readable) break;
     #pragma GCC unroll 4
     for (int k = 0; k < K; ++k) ask(ahead);

@@ -189,8 +189,24 @@ class ChunkDecoder {
                         past_caches_, made);
     for (int j = 0; j < count; ++j) {
       done[which[j]] += kMaxLanes * made[j];
-      stopped[which[j]] = made[j] < steps;
+      Stream& stream = streams[which[j]];
+      const bool short_of_room = made[j] < steps && stream.limit - stream.at < kReadable;
+      stopped[which[j]] = short_of_room && !make_room(stream);
     }
+    return true;
+  }
+
+  // A stream that is near its limit goes on in a copy with room behind it: a few words can stand
+  // for very many symbols. False if it has done so, or has read too much.
+  static bool make_room(Stream& stream) {
+    const uint8_t* const limit = stream.tail + sizeof stream.tail;
+    if (stream.limit == limit || stream.at > stream.end) return false;
+    const auto left = static_cast<size_t>(stream.end - stream.at);
+    std::memcpy(stream.tail, stream.at, left);
+    std::memset(stream.tail + left, 0, sizeof stream.tail - left);
+    stream.at = stream.tail;
+    stream.end = stream.tail + left;
+    stream.limit = limit;
     return true;
   }
 

@@ -13,7 +13,7 @@ size_t steps_of(Stream& stream, const Table& table, size_t steps, const Emit& em
   std::memcpy(x, stream.states, sizeof x);
   const uint8_t* at = stream.at;
   size_t done = 0;
-  for (; done < steps && stream.limit - at >= 64; ++done) {
+  for (; done < steps && stream.limit - at >= kReadable; ++done) {
     for (int j = 0; j < kMaxLanes; ++j) {
       const uint32_t e = slots[x[j] & 0xFFF];
       const uint32_t y = (e & 0xFFF) * (x[j] >> 12) + (e >> 12 & 0xFFF);

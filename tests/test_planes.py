@@ -350,6 +350,24 @@ def test_damage_is_found_by_every_backend(layout, width, mode):
         decode_all(sealed(bytes(broken), coded, width, layout, n), coded, n, width, layout)
 
 
+@pytest.mark.parametrize(("layout", "width"), [(BYTE_PLANES, 1), (FLOAT, 2), (FLOAT, 4)])
+def test_long_streams_of_few_words_beside_a_shorter_one(layout, width):
+    # The last stream ends with the coded bytes; the one beside it is longer.
+    rng = np.random.default_rng(SEED)
+    n = 8192 + 5000
+    x = np.where(rng.random(n) < 0.05, np.float32(1.5), np.float32(0.5)).view(np.uint32)
+    kept = slice(2, 3) if width == 1 else slice(4 - width, 4)  # the byte that differs
+    data = x.astype("<u4").view(np.uint8).reshape(n, 4)[:, kept].tobytes()
+    want = round_trip(data, width, layout, "tight", 13, "ref")
+    for backend in BACKENDS[1:]:
+        assert round_trip(data, width, layout, "tight", 13, backend) == want
+    head, coded = want
+    for _ in range(12):
+        broken = bytearray(coded)
+        broken[-1 - rng.integers(min(len(coded), 200))] ^= 1 << rng.integers(8)
+        decode_all(sealed(head, bytes(broken), width, layout, n), bytes(broken), n, width, layout)
+
+
 def test_random_heads_raise_or_decode():
     for _ in range(300):
         decode_all(os.urandom(40), os.urandom(64), 100, 1, BYTE_PLANES)
