@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _KEPT_BYTES = 1 << 26  # of a mapped file, once they have been read
+_BLOCK_BYTES = 1 << 26
 
 
 class TensorFile(Mapping[Key, "torch.Tensor"]):
@@ -100,7 +102,21 @@ class TensorFile(Mapping[Key, "torch.Tensor"]):
             raise ValueError(f"{self._codec.name} has no access to rows; read the whole tensor")
         with _naming(self._path):
             rows: torch.Tensor = self._codec.decode_rows(packet, start, stop)
+        total = self._codec.describe(self._open_reader().params, packet)["shape"][0]
+        self._forget(len(packet.bulk) * (stop - start) // max(total, 1))
         return rows
+
+    def blocks(self, key: Key, limit: int = _BLOCK_BYTES) -> Iterator[torch.Tensor]:
+        """Yield a tensor in blocks of rows of about `limit` bytes; whole if it has no rows."""
+        about = self.describe(key)
+        shape, itemsize = about["shape"], about["dtype"].itemsize
+        size = math.prod(shape) * itemsize
+        if size <= limit or len(shape) == 0 or not hasattr(self._codec, "decode_rows"):
+            yield self[key]
+            return
+        step = max(1, limit // (size // shape[0]))
+        for start in range(0, shape[0], step):
+            yield self.rows(key, start, min(start + step, shape[0]))
 
     def _forget(self, size: int) -> None:
         """Give pages of the mapping back: they count as this process's memory until then."""

@@ -125,7 +125,7 @@ class SafetensorsFile(Mapping[str, torch.Tensor]):
 def write_safetensors(
     file: BinaryIO,
     layout: Iterable[Layout],
-    tensors: Iterable[torch.Tensor],
+    tensors: Iterable[torch.Tensor | Iterable[torch.Tensor]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a .safetensors file from a stream of tensors; none is held.
@@ -135,7 +135,8 @@ def write_safetensors(
     Args:
         file: written to from its position on; needs no seek.
         layout: name, dtype and shape of every tensor.
-        tensors: the tensors in the order of `layout`, on any device.
+        tensors: the tensors in the order of `layout`, on any device; or for each its rows, in
+            blocks.
         metadata: str to str; None writes none.
 
     Raises:
@@ -154,9 +155,14 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for (name, dtype, shape), tensor in zip(layout, tensors, strict=True):
-        if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
-            raise ValueError(f"tensor {name!r} is {tensor.dtype} {tuple(tensor.shape)}")
-        file.write(_raw(tensor))
+        rows = 0
+        for block in [tensor] if isinstance(tensor, torch.Tensor) else tensor:
+            if block.dtype != dtype or tuple(block.shape)[1:] != tuple(shape)[1:]:
+                raise ValueError(f"tensor {name!r} is {block.dtype} {tuple(block.shape)}")
+            rows += block.shape[0] if block.ndim else 1
+            file.write(_raw(block))
+        if rows != (shape[0] if len(shape) else 1):
+            raise ValueError(f"tensor {name!r} has {rows} rows, its shape is {tuple(shape)}")
 
 
 def _raw(tensor: torch.Tensor) -> memoryview:

@@ -161,13 +161,13 @@ def unpack(
         layout = [_layout(packed, name) for name in kept]
         sizes = [dtype.itemsize * torch.Size(shape).numel() for _, dtype, shape in layout]
         done = _Count(sum(sizes), progress)
-        tensors = (done.after(packed[key], size) for key, size in zip(kept, sizes, strict=True))
         with create(dst, force) as file:
             if "checkpoint" in packed.metadata:
-                whole = dict(zip((name for name, *_ in layout), tensors, strict=True))
+                whole = {str(key): done.after(packed[key]) for key in kept}
                 torch.save(put_together(_tree(packed.metadata), whole), file)
             else:
-                write_safetensors(file, layout, tensors, _pairs(packed.metadata))
+                blocks = (map(done.after, packed.blocks(key)) for key in kept)
+                write_safetensors(file, layout, blocks, _pairs(packed.metadata))
     return lost
 
 
@@ -213,8 +213,8 @@ class _Count:
         self.total = total
         self.progress = progress
 
-    def after(self, tensor: torch.Tensor, size: int) -> torch.Tensor:
-        self.done += size
+    def after(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.done += tensor.nbytes
         if self.progress:
             self.progress(self.done, self.total)
         return tensor
