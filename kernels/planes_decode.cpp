@@ -459,7 +459,8 @@ std::string decode(const Head& head, const uint8_t* coded, size_t coded_bytes, s
                                                       std::min(n, chunk),
                                                       static_cast<int>(group), past_caches));
   std::vector<std::thread> others;
-  for (size_t w = 1; w < workers; ++w) others.emplace_back(work, std::ref(*decoders[w]));
+  start_others(others, workers,
+               [&](size_t w) { return std::thread(work, std::ref(*decoders[w])); });
   work(*decoders[0]);
   for (std::thread& other : others) other.join();
   return failure;

@@ -72,7 +72,7 @@ class Encoder {
 
   void run() {
     std::vector<std::thread> others;
-    for (size_t w = 1; w < workers_; ++w) others.emplace_back([this] { work(); });
+    start_others(others, workers_, [this](size_t) { return std::thread([this] { work(); }); });
     work();
     for (std::thread& other : others) other.join();
   }

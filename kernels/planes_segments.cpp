@@ -87,7 +87,8 @@ void Segments::learn(const uint8_t* data, size_t n, int width, int layout, size_
   for (size_t w = 0; w < workers; ++w)
     counters.emplace_back(data, n, width, layout, chunk, loops);
   std::vector<std::thread> others;
-  for (size_t w = 1; w < workers; ++w) others.emplace_back(work, std::ref(counters[w]));
+  start_others(others, workers,
+               [&](size_t w) { return std::thread(work, std::ref(counters[w])); });
   work(counters[0]);
   for (std::thread& other : others) other.join();
   for (size_t t = 0; t < count; ++t) tables.add(counts[t], layout == kFloat);
