@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import cuda
-from .rans_device import WORD_ROOM, Source
+from .rans_device_source import WORD_ROOM, Source
 from .rans_device_tables import DeviceTables
 
 SOURCE = "rans.cu"

@@ -26,13 +26,10 @@ import torch
 from torch import Tensor
 
 from .errors import BitstreamError
+from .rans_device_source import LANES, STATE, STATUS, STREAM_ROOM, WORD_ROOM, WORDS, Source
 from .rans_device_tables import upload
 from .rans_ref import LOWER, MAX_ESCAPE_BITS, MAX_LANES, Tables
 
-STATE = 36  # int64 of a stream: 32 states, then these
-LANES, NEXT, WORDS, STATUS = 32, 33, 34, 35
-WORD_ROOM = 3  # words that a symbol can take: (16 + 1) + (16 + 1) + 6 + 2 bits
-STREAM_ROOM = 64  # words
 _ALIGN = 16
 BACKENDS = ("cuda", "triton")
 
@@ -70,23 +67,6 @@ class Coded(NamedTuple):
         ends = self.offsets.tolist()
         data = self.data[: ends[-1]].cpu().numpy().tobytes()
         return [data[a:b] for a, b in itertools.pairwise(ends)]
-
-
-class Source(NamedTuple):
-    """What is coded, flat: symbols with rows, or y (less means) with rows or scales."""
-
-    rows: Tensor | None
-    symbols: Tensor | None = None
-    y: Tensor | None = None
-    means: Tensor | None = None
-    scales: Tensor | None = None
-    boundaries: Tensor | None = None
-    y_hat: Tensor | None = None
-
-    @property
-    def first(self) -> Tensor:
-        """An array that is there."""
-        return self.symbols if self.symbols is not None else _there(self.y)
 
 
 def encode(
@@ -377,9 +357,3 @@ def _float(array: Tensor | None, name: str, like: Tensor) -> Tensor | None:
 
 def _flat(array: Tensor) -> Tensor:
     return array.contiguous().view(-1)
-
-
-def _there(array: Tensor | None) -> Tensor:
-    if array is None:
-        raise RuntimeError("there is nothing to code")
-    return array

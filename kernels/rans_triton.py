@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rans_device import WORD_ROOM, Source
+from .rans_device_source import WORD_ROOM, Source
 from .rans_device_tables import DeviceTables
 from .rans_triton_encode import (
     LANES,

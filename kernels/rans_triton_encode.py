@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from .rans_device import WORD_ROOM
+from .rans_device_source import WORD_ROOM
 
 STATE = tl.constexpr(36)  # of rans_device, as are the next ones
 LANES, NEXT, WORDS, STATUS = (tl.constexpr(k) for k in (32, 33, 34, 35))
