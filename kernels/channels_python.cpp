@@ -9,23 +9,16 @@
 #include <vector>
 
 #include "channels.h"
+#include "python_arguments.h"
 
 namespace {
 
+using latentpack::chosen;
+using latentpack::failed;
 namespace channels = latentpack::channels;
 using latentpack::Isa;
 using latentpack::Prepared;
 using latentpack::Status;
-
-PyObject* failed(const char* message) {
-  PyErr_SetString(PyExc_ValueError, message);
-  return nullptr;
-}
-
-Isa chosen(int backend) {
-  const Isa best = latentpack::best_isa();
-  return backend < 0 || backend > static_cast<int>(best) ? best : static_cast<Isa>(backend);
-}
 
 // The arrays of a call: a list of (elements [rows, groups, width], classes, tops).
 class Arrays {

@@ -7,35 +7,17 @@
 #include <new>
 
 #include "delta.h"
+#include "python_arguments.h"
 
 namespace {
 
+using latentpack::chosen;
+using latentpack::failed;
+using latentpack::View;
 namespace delta = latentpack::delta;
 using latentpack::Isa;
 using latentpack::Prepared;
 using latentpack::Status;
-
-struct View {
-  Py_buffer view{};
-  View() = default;
-  View(const View&) = delete;
-  View& operator=(const View&) = delete;
-  ~View() {
-    if (view.obj) PyBuffer_Release(&view);
-  }
-  uint8_t* data() const { return static_cast<uint8_t*>(view.buf); }
-  size_t size() const { return static_cast<size_t>(view.len); }
-};
-
-Isa chosen(int backend) {
-  const Isa best = latentpack::best_isa();
-  return backend < 0 || backend > static_cast<int>(best) ? best : static_cast<Isa>(backend);
-}
-
-PyObject* failed(const char* message) {
-  PyErr_SetString(PyExc_ValueError, message);
-  return nullptr;
-}
 
 // Whether classes and tables fit: one row for each class, and two more with blocks.
 bool fits(const delta::Layout& layout, const View& class_of, const Prepared& tables, bool blocks,

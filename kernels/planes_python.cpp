@@ -9,35 +9,16 @@
 #include <new>
 
 #include "planes.h"
+#include "python_arguments.h"
 #include "xxh3.h"
 
 namespace {
 
+using latentpack::chosen;
+using latentpack::failed;
+using latentpack::View;
 using latentpack::Isa;
 namespace planes = latentpack::planes;
-
-// A buffer that is released at the end of its scope.
-struct View {
-  Py_buffer view{};
-  View() = default;
-  View(const View&) = delete;
-  View& operator=(const View&) = delete;
-  ~View() {
-    if (view.obj) PyBuffer_Release(&view);
-  }
-  uint8_t* data() const { return static_cast<uint8_t*>(view.buf); }
-  size_t size() const { return static_cast<size_t>(view.len); }
-};
-
-Isa chosen(int backend) {
-  const Isa best = latentpack::best_isa();
-  return backend < 0 || backend > static_cast<int>(best) ? best : static_cast<Isa>(backend);
-}
-
-PyObject* failed(const char* message) {
-  PyErr_SetString(PyExc_ValueError, message);
-  return nullptr;
-}
 
 // Runs `work` without the interpreter lock; false, with an error set, if it threw.
 template <typename Work>

@@ -1,34 +1,24 @@
 // rans.cpp for Python: buffers in, bytes out, the lock released while coding.
 // rans.py has checked types and shapes; what is checked again here is what memory safety needs.
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <memory>
 #include <new>
 
 #include "rans.h"
+#include "python_arguments.h"
 
 namespace {
 
+using latentpack::chosen;
+using latentpack::failed;
+using latentpack::View;
 using latentpack::Decoding;
 using latentpack::Encoded;
 using latentpack::Isa;
 using latentpack::Prepared;
 using latentpack::Status;
-
-// A buffer that is released at the end of its scope.
-struct Buffer {
-  Py_buffer view{};
-  Buffer() = default;
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() {
-    if (view.obj) PyBuffer_Release(&view);
-  }
-  template <typename T>
-  T* as() const { return static_cast<T*>(view.buf); }
-  template <typename T>
-  size_t count() const { return static_cast<size_t>(view.len) / sizeof(T); }
-};
 
 void destroy(PyObject* capsule) {
   delete static_cast<Prepared*>(PyCapsule_GetPointer(capsule, latentpack::kPreparedCapsule));
@@ -38,23 +28,13 @@ Prepared* prepared(PyObject* capsule) {
   return static_cast<Prepared*>(PyCapsule_GetPointer(capsule, latentpack::kPreparedCapsule));
 }
 
-Isa chosen(int backend) {
-  Isa best = latentpack::best_isa();
-  return backend < 0 || backend > static_cast<int>(best) ? best : static_cast<Isa>(backend);
-}
-
-PyObject* failed(const char* message) {
-  PyErr_SetString(PyExc_ValueError, message);
-  return nullptr;
-}
-
 PyObject* rans_isa(PyObject*, PyObject*) {
   return PyLong_FromLong(static_cast<long>(latentpack::best_isa()));
 }
 
 PyObject* rans_prepare(PyObject*, PyObject* args) {
   int precision;
-  Buffer offsets, lengths, freqs;
+  View offsets, lengths, freqs;
   if (!PyArg_ParseTuple(args, "iy*y*y*", &precision, &offsets.view, &lengths.view, &freqs.view)) {
     return nullptr;
   }
@@ -90,7 +70,7 @@ PyObject* rans_prepare(PyObject*, PyObject* args) {
 
 PyObject* rans_encode(PyObject*, PyObject* args) {
   PyObject* capsule;
-  Buffer symbols, index;
+  View symbols, index;
   int lanes, backend;
   if (!PyArg_ParseTuple(args, "Oy*y*ii", &capsule, &symbols.view, &index.view, &lanes, &backend)) {
     return nullptr;
@@ -124,7 +104,7 @@ PyObject* rans_encode(PyObject*, PyObject* args) {
 
 PyObject* rans_decode(PyObject*, PyObject* args) {
   PyObject* capsule;
-  Buffer state, words, index, symbols;
+  View state, words, index, symbols;
   Py_ssize_t skip;
   int backend;
   if (!PyArg_ParseTuple(args, "Ow*y*ny*w*i", &capsule, &state.view, &words.view, &skip,
@@ -158,7 +138,7 @@ PyObject* rans_decode(PyObject*, PyObject* args) {
 
 PyObject* rans_quantise(PyObject*, PyObject* args) {
   PyObject *capsule, *given;
-  Buffer y, means, index, symbols, y_hat;
+  View y, means, index, symbols, y_hat;
   int backend;
   if (!PyArg_ParseTuple(args, "Oy*Oy*w*w*i", &capsule, &y.view, &given, &index.view,
                         &symbols.view, &y_hat.view, &backend)) {
@@ -182,7 +162,7 @@ PyObject* rans_quantise(PyObject*, PyObject* args) {
 }
 
 PyObject* rans_rows(PyObject*, PyObject* args) {
-  Buffer scales, boundaries, rows;
+  View scales, boundaries, rows;
   if (!PyArg_ParseTuple(args, "y*y*w*", &scales.view, &boundaries.view, &rows.view)) {
     return nullptr;
   }
@@ -198,7 +178,7 @@ PyObject* rans_rows(PyObject*, PyObject* args) {
 
 PyObject* rans_normalise(PyObject*, PyObject* args) {
   int precision;
-  Buffer counts, freq;
+  View counts, freq;
   if (!PyArg_ParseTuple(args, "y*iw*", &counts.view, &precision, &freq.view)) return nullptr;
   const size_t n = counts.count<uint32_t>();
   if (precision < 1 || precision > 16 || freq.count<uint16_t>() != n) {
