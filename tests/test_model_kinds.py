@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import latentpack
+from latentpack.codecs import tensor_files
 from latentpack.codecs.codec import Packet
 from latentpack.codecs.fields import put_varint
 from latentpack.codecs.tensor.lossless import Lossless
@@ -286,6 +288,39 @@ def test_rows_read_only_their_chunks(tmp_path):
         assert torch.equal(f.rows("x", 0, 100), x[:100])
         with pytest.raises(latentpack.BitstreamError):
             f["x"]
+
+
+def test_blocks_of_rows_are_the_tensor(tmp_path):
+    tensors = {"x": randn(1000, 33), "flat": randn(7000), "scalar": torch.tensor(2.0)}
+    latentpack.save(tmp_path / "x.lpk", tensors, chunk=1024)
+    with latentpack.open(tmp_path / "x.lpk") as f:
+        for name, tensor in tensors.items():
+            blocks = list(f.blocks(name, limit=5000))
+            assert len(blocks) == max(1, -(-tensor.nbytes // 5000)) or name == "x"
+            whole = torch.cat(blocks) if tensor.ndim else blocks[0]
+            assert torch.equal(whole, tensor)
+        assert len(list(f.blocks("x", limit=5000))) > 20
+
+
+READ = """
+import sys, torch, latentpack
+with latentpack.open(sys.argv[1]) as f:
+    print(sum(float(t.double().sum()) for t in f.values()))
+"""
+
+
+def test_concurrent_readers(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensor_files, "_KEPT_BYTES", 1 << 16)  # pages are given back all the time
+    tensors = {str(i): randn(300, 300, seed=i) for i in range(12)}
+    path = tmp_path / "x.lpk"
+    latentpack.save(path, tensors)
+    command = [sys.executable, "-c", READ, str(path)]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    with latentpack.open(path) as f, ThreadPoolExecutor(4) as pool:
+        for name, tensor in pool.map(lambda name: (name, f[name]), [*tensors] * 8):
+            assert torch.equal(tensor, tensors[name])
+    sums = [float(process.communicate()[0]) for process in others]
+    assert sums[0] == sums[1] == sum(float(t.double().sum()) for t in tensors.values())
 
 
 class Tied(nn.Module):
