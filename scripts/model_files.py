@@ -147,7 +147,8 @@ def unpack(
         base: the tensors that a delta was made from.
 
     Returns:
-        Names of the tensors that were left out, and what is wrong with each.
+        Names of the tensors that were left out, and what is wrong with each; and "the end of
+        the file" if that is cut off or damaged, with names that nobody can tell.
 
     Raises:
         BitstreamError: src is damaged.
@@ -158,6 +159,8 @@ def unpack(
     with TensorFile(Path(src), None, keep_going, options) as packed:
         lost = find_lost(packed) if keep_going else {}
         kept = [key for key in packed if str(key) not in lost]
+        if keep_going:
+            lost |= _lost_end(src, options)
         layout = [_layout(packed, name) for name in kept]
         sizes = [dtype.itemsize * torch.Size(shape).numel() for _, dtype, shape in layout]
         done = _Count(sum(sizes), progress)
@@ -180,6 +183,15 @@ def find_lost(packed: Any) -> dict[str, str]:
         except BitstreamError as error:
             lost[str(key)] = str(error)
     return lost
+
+
+def _lost_end(src: PathLike, options: dict[str, Any]) -> dict[str, str]:
+    # Without the index at the end, only what stands whole before the cut is found.
+    try:
+        with TensorFile(Path(src), None, False, options):
+            return {}
+    except BitstreamError as error:
+        return {"the end of the file": str(error)}
 
 
 def suffix_of(src: PathLike) -> str:
