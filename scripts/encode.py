@@ -10,6 +10,7 @@ import click
 
 from latentpack.codecs.codec import Codec, Rate
 from latentpack.codecs.registry import codec_id
+from latentpack.scripts.codec_options import codec_options, split
 from latentpack.scripts.jobs import Job, note, plan, run_jobs, source_file, target_file
 from latentpack.scripts.main import main
 
@@ -42,7 +43,7 @@ class Options:
 @click.option("--ratio", type=float, help="Bytes of the samples over bytes of the file.")
 @click.option("--psnr", type=float, help="Quality in dB, over all samples.")
 @click.option("--codec", default="image/light", show_default=True, help="Which codec.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights of your own training.")
+@codec_options
 @click.option("--show-psnr", is_flag=True, help="Decode again and print the PSNR.")
 @click.option("--no-metadata", is_flag=True, help="Leave out ICC profile, EXIF and resolution.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to compute with.")
@@ -52,13 +53,12 @@ def encode(
     sources: tuple[str, ...],
     output: str | None,
     codec: str,
-    weights: Path | None,
     threads: int | None,
     max_pixels: int,
     force: bool,
     show_psnr: bool,
     no_metadata: bool,
-    **rates: float | None,
+    **others: Any,
 ) -> None:
     """Turn pictures into .lpk files.
 
@@ -74,6 +74,7 @@ def encode(
     latentpack encode holiday/ "more/*.jpg" -o packed/    folders (to the bottom) and patterns
     latentpack encode - -o - < photo.png > photo.lpk      from and to a pipe
     """
+    codec_given, rates = split(others)
     asked = {name: value for name, value in rates.items() if value is not None}
     if len(asked) > 1:
         raise click.UsageError(f"--{' and --'.join(asked)} exclude each other".replace("_", "-"))
@@ -84,7 +85,7 @@ def encode(
         import torch
 
         torch.set_num_threads(threads)
-    opened = functools.cache(functools.partial(_open_codec, codec, weights))
+    opened = functools.cache(functools.partial(_open_codec, codec, codec_given))
     options = Options(opened, rate, force, show_psnr, not no_metadata)
     run_jobs(jobs, lambda job: encode_file(job, options, max_pixels))
 
@@ -95,10 +96,10 @@ def _known() -> set[str]:
     return suffixes()
 
 
-def _open_codec(name: str, weights: Path | None) -> Codec:
+def _open_codec(name: str, given: dict[str, Any]) -> Codec:
     from latentpack.scripts.pictures import open_codec
 
-    return open_codec(name, weights=weights)
+    return open_codec(name, **given)
 
 
 def encode_file(job: Job, options: Options, max_pixels: int) -> str:

@@ -153,6 +153,8 @@ def test_existing_files_stay(photo):
         (["photo.png", "--bpp", "0"], "rate bpp must be finite and above 0"),
         (["photo.png", "--codec", "image/none"], "codec 'image/none' is unknown"),
         (["photo.png", "--codec", "tensor/lossless"], "use pack and unpack"),
+        (["photo.png", "--max-error", "2"], "has no option 'max_error'"),
+        (["photo.png", "--time-budget", "5 parsecs"], "'5 parsecs' is no time above 0"),
         (["photo.png", "--max-pixels", "100"], "1200 pixels, the limit is 100"),
         (["cut.png"], "cut.png: the picture is damaged or cut short"),
         (["nan.png"], "the latents hold NaN"),

@@ -1,0 +1,65 @@
+"""Options of the codecs themselves, the same on every command that encodes.
+
+A codec takes an option by having a parameter of its name in its constructor; an option that is
+given to a codec without it is an error that lists what the codec has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType[float]):
+    """A time in seconds: `90`, `90s`, `1.5m`, `2h`."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """See click."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", str(value).strip().lower())
+        if not match or match[2] not in _SECONDS or not float(match[1]):
+            self.fail(f"{value!r} is no time above 0; write 90, 90s, 1.5m or 2h", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]
+
+
+OPTIONS: dict[str, Callable[[_Command], _Command]] = {
+    "weights": click.option(
+        "--weights", type=click.Path(path_type=Path), help="Weights of your own training."
+    ),
+    "effort": click.option(
+        "--effort", type=click.IntRange(0, 9), help="0 to 9: slower and smaller, decoded the same."
+    ),
+    "preset": click.option("--preset", help="Size of the networks that are fitted to a picture."),
+    "time_budget": click.option(
+        "--time-budget", type=Duration(), help="Stop fitting after this time, e.g. 60s or 5m."
+    ),
+    "resume": click.option(
+        "--resume", type=click.Path(path_type=Path), help="Checkpoint to go on from and to keep."
+    ),
+    "max_error": click.option(
+        "--max-error", type=click.IntRange(0), help="Largest error of a sample; 0 is lossless."
+    ),
+}
+
+
+def codec_options(command: _Command) -> _Command:
+    """Add the options of codecs to a command, in the order of the table."""
+    for option in reversed(OPTIONS.values()):
+        command = option(command)
+    return command
+
+
+def split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keyword arguments of a command -> those for the codec that were given, and the others."""
+    options = {n: v for n, v in given.items() if n in OPTIONS and v is not None}
+    return options, {n: v for n, v in given.items() if n not in OPTIONS}
