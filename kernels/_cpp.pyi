@@ -84,6 +84,38 @@ def delta_decode(
     isa: int,
     /,
 ) -> str: ...
+def fit_symbols(
+    model: tuple[int, int, ReadableBuffer],
+    grids: ReadableBuffer,
+    size: tuple[int, int],
+    coded: int,
+    symbols: WriteableBuffer,
+    index: WriteableBuffer,
+    threads: int,
+    isa: int,
+    /,
+) -> None: ...
+def fit_decode(
+    model: tuple[int, int, ReadableBuffer],
+    tables: object,
+    state: WriteableBuffer,
+    data: ReadableBuffer,
+    skip: int,
+    size: tuple[int, int],
+    coded: int,
+    grids: WriteableBuffer,
+    isa: int,
+    /,
+) -> int: ...
+def fit_synthesise(
+    net: tuple[int, int, ReadableBuffer],
+    grids: ReadableBuffer,
+    size: tuple[int, int],
+    pixels: WriteableBuffer,
+    threads: int,
+    isa: int,
+    /,
+) -> None: ...
 def planes_encode(
     data: ReadableBuffer,
     width: int,

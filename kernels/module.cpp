@@ -3,6 +3,7 @@
 
 extern PyMethodDef channels_methods[];
 extern PyMethodDef delta_methods[];
+extern PyMethodDef fit_methods[];
 extern PyMethodDef memory_methods[];
 extern PyMethodDef planes_methods[];
 extern PyMethodDef rans_methods[];
@@ -10,6 +11,7 @@ extern PyMethodDef rans_methods[];
 static PyMethodDef* const tables[] = {
     channels_methods,
     delta_methods,
+    fit_methods,
     memory_methods,
     planes_methods,
     rans_methods,

@@ -7,11 +7,10 @@
 #include <cstring>
 #include <memory>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "rans.h"
+#include "threads.h"
 
 namespace latentpack::planes {
 
@@ -193,15 +192,6 @@ struct ChunkRecord {
 
 struct EncodeLoops;
 struct Stream;
-
-// Starts threads 1 to count - 1; fewer where the system has no more: the caller does their share.
-template <typename Start>
-void start_others(std::vector<std::thread>& others, size_t count, const Start& start) {
-  try {
-    for (size_t w = 1; w < count; ++w) others.push_back(start(w));
-  } catch (const std::system_error&) {
-  }
-}
 
 // Where a symbol's class comes from.
 enum Source { kNothing = 0, kBefore = 1, kAbove = 2 };

@@ -10,6 +10,7 @@ import functools
 import struct
 import types
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -246,13 +247,35 @@ class Decoder:
             return out
         cpp = _compiled()
         assert cpp is not None
-        lookups = prepared(self._tables)
-        status = cpp.rans_decode(lookups, self._state, self._data, self._skip, rows, out, self._isa)
+        status = self.run(
+            lambda lookups, state, data, skip, isa: cpp.rans_decode(
+                lookups, state, data, skip, rows, out, isa
+            )
+        )
         if status == _BAD_INDEX:
             raise _index_error(self._tables, rows)
-        if status:
-            raise BitstreamError(_DAMAGE[status])
         return out
+
+    @property
+    def backend(self) -> str:
+        """The one that decodes."""
+        return self._backend
+
+    def run(self, kernel: Callable[..., int]) -> int:
+        """Let a compiled kernel go on with the stream.
+
+        Args:
+            kernel: takes tables, state, data, where in them the words begin, and the instruction
+                set; returns a status of rans.h or one of its own, which is returned.
+
+        Raises:
+            BitstreamError: the stream is damaged.
+        """
+        lookups = prepared(self._tables)
+        status = kernel(lookups, self._state, self._data, self._skip, self._isa)
+        if status in _DAMAGE:
+            raise BitstreamError(_DAMAGE[status])
+        return status
 
     def finish(self) -> None:
         """Raise BitstreamError unless the stream ends here, with every lane at its start."""
