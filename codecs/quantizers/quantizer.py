@@ -116,14 +116,15 @@ def straight_through(x: Tensor, x_hat: Tensor) -> Tensor:
 
 def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
     """The nearest code of each vector: float [N, D], [K, D] -> int64 [N]; first of equals."""
-    score = codebook.square().sum(1) - 2 * rows @ codebook.t()
+    with torch.autocast(rows.device.type, enabled=False):
+        score = codebook.square().sum(1) - 2 * rows @ codebook.t()
     return score.argmin(1)
 
 
 class Parts(nn.ModuleList):
     """Quantizers inside a quantizer, with their type."""
 
-    def __iter__(self) -> Iterator[Quantizer]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Quantizer]:
         """Go through them."""
         return super().__iter__()  # type: ignore[return-value]
 
