@@ -1,57 +1,205 @@
-"""Random crops of a folder of pictures, for training."""
+"""Random crops of folders of pictures, for training, and fixed ones to validate on.
 
-from collections.abc import Iterator
+Pictures are decoded when a crop of them is asked for, and kept as long as there is room.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+from .images import read_image, suffixes, to_picture
+
+CACHE_BYTES = 1 << 30
+Note = Callable[[str], object]
 
 
-def load_pictures(folders: list[Path], half: bool = True) -> list[Tensor]:
-    """All pictures below `folders` as uint8 [3, H, W]; with `half`, half-size copies too.
+@dataclass(frozen=True)
+class Picture:
+    """A picture file and its size before any turn that EXIF asks for."""
+
+    path: Path
+    width: int
+    height: int
+
+
+def find_pictures(folders: Iterable[Path], note: Note = lambda text: None) -> list[Picture]:
+    """All pictures below `folders`, in the order of their paths; no sample is decoded.
+
+    Args:
+        folders: folders, or single files.
+        note: told about each file that is no picture though its name says so.
 
     Raises:
-        ValueError: there is no picture in the folders.
+        ValueError: there is no picture.
     """
-    paths = sorted(p for f in folders for p in f.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        places = ", ".join(map(str, folders))
-        raise ValueError(f"no pictures ({', '.join(sorted(SUFFIXES))}) below {places}")
+    folders = list(folders)
+    known = suffixes()
     pictures = []
-    for path in paths:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-        pictures.append(_tensor(rgb))
-        if half:
-            size = (rgb.width // 2, rgb.height // 2)
-            pictures.append(_tensor(rgb.resize(size, Image.Resampling.LANCZOS)))
+    for path in sorted({file for folder in folders for file in _files(folder)}):
+        if path.suffix.lower() not in known:
+            continue
+        try:
+            with Image.open(path) as image:
+                pictures.append(Picture(path, *image.size))
+        except Exception as error:  # Pillow's readers raise almost anything on damaged files
+            note(f"{path} is left out, it can't be read: {error}")
+    if not pictures:
+        raise ValueError(f"no picture that can be read below {', '.join(map(str, folders))}")
     return pictures
 
 
-def _tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+def _files(folder: Path) -> Iterable[Path]:
+    if not folder.exists():
+        raise FileNotFoundError(2, "no such folder", str(folder))
+    if folder.is_file():
+        return [folder]
+    return (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    )
 
 
-def crops(pictures: list[Tensor], batch: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Endless batches of augmented crops, float [batch, 3, size, size] in [0, 1].
+def hold_out(
+    pictures: Sequence[Picture], share: float, most: int, seed: int
+) -> tuple[list[Picture], list[Picture]]:
+    """Split pictures at random: those to train on, and a share to validate on, at most `most`.
 
-    Pictures are drawn by area. Each crop is flipped and transposed at random; half of them get a
-    gain and an offset, and one in ten has its colour channels permuted.
+    One picture at least is left to train on, and from two on one is held out.
     """
-    generator = np.random.default_rng(seed)
-    pictures = [p for p in pictures if min(p.shape[1:]) >= size]
-    if not pictures:
-        raise ValueError(f"no picture is at least {size} x {size}; use a smaller crop size")
-    area = np.array([p[0].numel() for p in pictures], dtype=np.float64)
-    while True:
-        chosen = generator.choice(len(pictures), size=batch, p=area / area.sum())
-        yield torch.stack(
-            [_augment(_crop(pictures[i], size, generator), generator) for i in chosen]
-        )
+    count = min(most, len(pictures) - 1, max(1, round(share * len(pictures)))) if share else 0
+    order = np.random.default_rng(seed).permutation(len(pictures))
+    held = set(order[:count].tolist())
+    kept = [p for i, p in enumerate(pictures) if i not in held]
+    return kept, [pictures[i] for i in sorted(held)]
+
+
+class PictureCache:
+    """Decoded pictures, uint8 [3, H, W], those used last within a number of bytes."""
+
+    def __init__(self, room: int = CACHE_BYTES) -> None:
+        """Keep at most `room` bytes, and one picture in any case."""
+        self._room, self._used = room, 0
+        self._kept: OrderedDict[tuple[Path, bool], Tensor] = OrderedDict()
+
+    def get(self, path: Path, half: bool) -> Tensor:
+        """The picture, or its half-size copy; ValueError or OSError where it can't be read."""
+        key = (path, half)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        x = _halve(self.get(path, False)) if half else _rgb(read_image(path)[0])
+        self._kept[key] = x
+        self._used += x.numel()
+        while self._used > self._room and len(self._kept) > 1:
+            self._used -= self._kept.popitem(last=False)[1].numel()
+        return x
+
+
+def _rgb(x: Tensor) -> Tensor:
+    """Uint8 [1 to 4, H, W] -> [3, H, W], alpha left out."""
+    return (x[:1] if len(x) < 3 else x[:3]).expand(3, -1, -1).contiguous()
+
+
+def _halve(x: Tensor) -> Tensor:
+    size = (x.shape[2] // 2, x.shape[1] // 2)
+    small = to_picture(x).resize(size, Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+
+
+class Crops(Dataset[Tensor]):
+    """Augmented crops, float [3, size, size] in [0, 1], `crops[step, number]`.
+
+    A crop is a function of the seed, the step and the number, so that any process can make any of
+    them, at any time. Pictures and their half-size copies are drawn by area. Each crop is flipped
+    and transposed at random; half of them get a gain and an offset, and one in ten has its colour
+    channels permuted.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        size: int,
+        seed: int,
+        note: Note = lambda text: None,
+        room: int = CACHE_BYTES,
+    ) -> None:
+        """Choose from the pictures that are large enough.
+
+        Args:
+            pictures: from `find_pictures`.
+            size: side of a crop in pixels.
+            seed: of all choices.
+            note: told about pictures that are too small, or can't be decoded: another is taken.
+            room: bytes of decoded pictures to keep.
+
+        Raises:
+            ValueError: none is large enough.
+        """
+        small = [p for p in pictures if min(p.width, p.height) < size]
+        self._choices = [
+            (p, half)
+            for p in pictures
+            for half in (False, True)
+            if min(p.width, p.height) >> half >= size
+        ]
+        if not self._choices:
+            largest = max(min(p.width, p.height) for p in pictures)
+            raise ValueError(
+                f"no picture is at least {size} x {size}; the crop size can be {largest} at most"
+            )
+        if small:
+            note(f"{len(small)} pictures smaller than the crops of {size} are left out")
+        area = np.array([(p.width >> h) * (p.height >> h) for p, h in self._choices], np.float64)
+        self._shares = np.cumsum(area / area.sum())
+        self._size, self._seed, self._note = size, seed, note
+        self._cache = PictureCache(room)
+        self._unreadable: set[Path] = set()
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        """The crop of a step and a number."""
+        generator = np.random.default_rng((self._seed, *key))
+        return _augment(_crop(self._draw(generator), self._size, generator), generator)
+
+    def _draw(self, generator: np.random.Generator) -> Tensor:
+        """A picture; one that can't be decoded is left out from then on."""
+        while len(self._unreadable) < len({p.path for p, _ in self._choices}):
+            chosen = int(np.searchsorted(self._shares, generator.random(), side="right"))
+            picture, half = self._choices[min(chosen, len(self._choices) - 1)]
+            if picture.path in self._unreadable:
+                continue
+            try:
+                return self._cache.get(picture.path, half)
+            except (ValueError, OSError) as error:
+                self._unreadable.add(picture.path)
+                self._note(f"left out from now on: {error}")
+        raise ValueError("none of the pictures can be decoded")
+
+
+def fixed_crops(
+    pictures: Iterable[Picture], size: int, note: Note = lambda text: None
+) -> list[Tensor]:
+    """The middle of each picture, float [3, size, size] in [0, 1]; small ones are left out."""
+    crops = []
+    for picture in pictures:
+        try:
+            x = _rgb(read_image(picture.path)[0])
+        except (ValueError, OSError) as error:
+            note(f"not validated on: {error}")
+            continue
+        top, left = (x.shape[1] - size) // 2, (x.shape[2] - size) // 2
+        if min(top, left) >= 0:
+            crops.append(x[:, top : top + size, left : left + size].float() / 255)
+    return crops
 
 
 def _crop(picture: Tensor, size: int, generator: np.random.Generator) -> Tensor:

@@ -13,7 +13,8 @@ if not torch.cuda.is_available():
 @pytest.fixture(scope="session")
 def write_light_weights():
     """A function that writes weights of narrow random networks of image/light to a path."""
-    from latentpack.codecs.image.light_frozen import freeze
+    from latentpack.codecs import weight_files
+    from latentpack.codecs.image.light_frozen import frozen_state
     from latentpack.codecs.image.light_model import LightModel, Size
 
     def write(path, seed=0):
@@ -26,7 +27,7 @@ def write_light_weights():
                 elif name.endswith(".bias"):
                     p += torch.randn_like(p) * 0.1
             model.h_s.offset += torch.randn_like(model.h_s.offset) * 8
-        path.write_bytes(freeze(model))
+        weight_files.write(path, "image/light", frozen_state(model), {}, force=True)
         return path
 
     return write

@@ -1,7 +1,7 @@
 """The frozen form of `image/light`: integer parse, float values, and the weights file.
 
-A weights file is a safetensors file: float16 for convolutions, float32 for the linear
-transforms and gains, integers for the parse. It is named by its digest in every stream.
+Its weights (`weight_files.py`) are float16 for convolutions, float32 for the linear transforms and
+gains, integers for the parse.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import xxhash
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ...entropy.models import gaussian
 from ...entropy.models.gaussian import ROWS
 from ...entropy.tables import TableSet
+from .. import weight_files
 from ..transforms.integer import ACTIVATION_STEP, IntegerConv2d
+from ..weight_files import Weights
 from . import light_model as networks
 from .light_model import LATENTS, LEVELS, ROWS_PER_UNIT, Z_CHANNELS, LightModel, Size
 
 POSITIONS = 64 * (LEVELS - 1)  # rate positions 0 .. POSITIONS, 64 to a level
 SHIPPED = Path(__file__).parents[1] / "weights" / "image-light-s.safetensors"
 _OFFSET_UNIT = 16  # table rows are kept in sixteenths
+_FLOAT_PARTS = ("g_a", "g_s", "h_a", "means")
+_INTEGER_LAYERS = ("first", "second", "third", "last")  # of h_s
 
 
 def lerp_rows(table: Tensor, position: int) -> Tensor:
@@ -74,6 +76,7 @@ class FrozenLight(nn.Module):
     def __init__(self, size: Size) -> None:
         """Make empty networks."""
         super().__init__()
+        self.size = size
         self.g_a, self.g_s = networks.Analysis(size), networks.Synthesis(size)
         self.h_a, self.means = networks.HyperAnalysis(size), networks.MeanContext(size)
         self.h_s = IntegerHyperScale(size)
@@ -84,37 +87,50 @@ class FrozenLight(nn.Module):
 
 
 @torch.no_grad()
-def freeze(model: LightModel) -> bytes:
-    """Turn a trained model into the bytes of a weights file."""
+def frozen_state(model: LightModel) -> dict[str, Tensor]:
+    """Turn a trained model into the tensors of a weights file."""
     frozen = FrozenLight(model.size)
-    for name in ("g_a", "g_s", "h_a", "means"):
+    for name in _FLOAT_PARTS:
         getattr(frozen, name).load_state_dict(getattr(model, name).state_dict())
     frozen.log_gain.copy_(model.log_gain)
     frozen.log_degain.copy_(model.log_degain)
-    for name in ("first", "second", "third", "last"):
+    for name in _INTEGER_LAYERS:
         layer = getattr(model.h_s, name).freeze()
         getattr(frozen.h_s, name).load_state_dict(layer.state_dict())
     frozen.h_s.offset.copy_((model.h_s.offset * _OFFSET_UNIT).round())
     frozen.h_s.z_row.copy_((model.z_row.clamp(0, ROWS - 1) * _OFFSET_UNIT).round())
     state = {name: _compact(name, value) for name, value in frozen.state_dict().items()}
     state["tables"] = torch.frombuffer(bytearray(frozen.tables.to_bytes()), dtype=torch.uint8)
-    return save(state, {"latentpack": "image/light"})
+    return state
+
+
+@torch.no_grad()
+def thaw(frozen: FrozenLight) -> LightModel:
+    """The training form of frozen weights, which `frozen_state` turns into the same again."""
+    model = LightModel(frozen.size)
+    for name in _FLOAT_PARTS:
+        getattr(model, name).load_state_dict(getattr(frozen, name).state_dict())
+    model.log_gain.copy_(frozen.log_gain)
+    model.log_degain.copy_(frozen.log_degain)
+    for name in _INTEGER_LAYERS:
+        getattr(model.h_s, name).thaw(getattr(frozen.h_s, name))
+    model.h_s.offset.copy_(frozen.h_s.offset / _OFFSET_UNIT)
+    model.z_row.copy_(frozen.h_s.z_row / _OFFSET_UNIT)
+    return model
 
 
 def _compact(name: str, value: Tensor) -> Tensor:
     return value.half() if name.endswith(".weight") and value.is_floating_point() else value
 
 
-@functools.lru_cache(maxsize=4)
-def load_weights(path: Path = SHIPPED) -> FrozenLight:
-    """Load a weights file.
+def load_frozen(weights: Weights) -> FrozenLight:
+    """The networks of a weights file.
 
     Raises:
-        ValueError: the file is not one of `image/light`.
+        ValueError: its tensors are not those of this codec.
     """
-    data = path.read_bytes()
     try:
-        state = load(data)
+        state = dict(weights.tensors)
         tables = TableSet.from_bytes(state.pop("tables").numpy().tobytes())
         channels = state["g_a.head.bias"].numel()
         wide = state["g_s.head.bias"].numel()
@@ -123,8 +139,14 @@ def load_weights(path: Path = SHIPPED) -> FrozenLight:
         dtypes = {n: v.dtype for n, v in frozen.state_dict().items()}
         frozen.load_state_dict({n: v.to(dtypes.get(n, v.dtype)) for n, v in state.items()})
     except Exception as error:
-        raise ValueError(f"{path} is not a weights file of image/light: {error}") from error
+        raise ValueError(f"the tensors are not those of image/light: {error}") from error
     frozen.tables = tables
-    frozen.digest = xxhash.xxh3_64_digest(data)
+    frozen.digest = weights.digest
     frozen.requires_grad_(False)
     return frozen.eval()
+
+
+@functools.lru_cache(maxsize=4)
+def load_weights(path: Path = SHIPPED) -> FrozenLight:
+    """Load a weights file; ValueError where it is damaged or another codec's."""
+    return load_frozen(weight_files.read(path, "image/light"))

@@ -124,3 +124,11 @@ class QuantConv2d(nn.Module):
         layer.multiplier.copy_((ratio * 2**shift).round().to(torch.int32))
         layer.shift.copy_(shift.to(torch.uint8))
         return layer
+
+    def thaw(self, layer: IntegerConv2d) -> None:
+        """Take the function of an integer layer, which `freeze` gives again."""
+        unit = layer.multiplier.double() / 2.0 ** layer.shift.double() * ACTIVATION_STEP
+        weight = layer.weight.double() * (unit / self.input_step)
+        with torch.no_grad():
+            self.weight.copy_(weight.t())
+            self.bias.copy_(layer.bias.double() * unit)

@@ -1,0 +1,200 @@
+"""What a training run is made of: its configuration from file and flags, its samples, its devices.
+
+`config.json` of a run holds all fields of TrainingConfig side by side, and with them
+
+    codec       which codec
+    data        folders of what to train on
+    validation  folder, or share of the data, that is held out; 0 holds out nothing
+    init        weights to start from, or null
+    options     options of the codec's recipe, e.g. {"size": "s"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from latentpack.codecs.training import Recipe, options_of, recipe
+from latentpack.codecs.training_config import TrainingConfig
+from latentpack.datasets.crops import Crops, find_pictures, fixed_crops, hold_out
+
+HELD_OUT = 32  # samples at most that are taken from the data
+_VALIDATION_BATCH = 8
+# What may differ when a run goes on: it changes no weight up to the step that was reached.
+FREE = {"steps", "compile", "log_every", "validate_every", "checkpoint_minutes"}
+_FIELDS = {f.name for f in dataclasses.fields(TrainingConfig)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The configuration of a run, as its config.json has it."""
+
+    codec: str
+    data: list[str]
+    validation: str
+    init: str | None
+    options: dict[str, Any]
+    config: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For config.json."""
+        first = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        numbers = dataclasses.asdict(first.pop("config"))
+        return {**first, **numbers}
+
+    def make_recipe(self) -> Recipe:
+        """The codec's recipe."""
+        return recipe(self.codec, self.options)
+
+
+def configure(
+    codec: str, out: Path, config_file: Path | None, given: Mapping[str, Any], device: str
+) -> Run:
+    """The configuration of a run: flags over the file, over the run's own, over the defaults.
+
+    Args:
+        codec: which codec.
+        out: folder of the run; one that has a checkpoint goes on.
+        config_file: config.json of any run, or one written by hand.
+        given: flags by the names in config.json; None where not given.
+        device: where the run will be: the default precision depends on it.
+
+    Raises:
+        ValueError: a value is illegal, or changes a run that has begun.
+    """
+    begun = (out / "checkpoint.pt").exists()
+    before = _read(out / "config.json") if begun else {}
+    asked = {} if config_file is None else _read(config_file)
+    flags = {name: value for name, value in given.items() if value is not None}
+    if (said := asked.get("codec", codec)) != codec:
+        raise ValueError(f"{config_file} is the configuration of {said}, not of {codec}")
+    values = {**before, **asked, **flags, "codec": codec}
+    chosen = [source.get("options", {}) for source in (before, asked, flags)]
+    values["options"] = options_of(codec) | chosen[0] | chosen[1] | chosen[2]
+    defaults = recipe(codec, values["options"]).defaults
+    values = {"precision": default_precision(device), **defaults, **values}
+    run = _make(values, config_file or out / "config.json")
+    if begun:
+        _refuse_changes(out, before, run.to_dict())
+    return run
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("options", {}), dict):
+        raise ValueError(f"{path} is no configuration: a JSON object with one for `options`")
+    known = {"codec", "data", "validation", "init", "options", *_FIELDS}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{path}: {unknown[0]!r} is unknown; known are {', '.join(sorted(known))}")
+    return values
+
+
+def _make(values: dict[str, Any], source: Path) -> Run:
+    data = values.get("data") or []
+    if not isinstance(data, list) or not all(isinstance(d, str) for d in data):
+        raise ValueError(f"data in {source} is {data!r}, expected a list of folders")
+    if not data:
+        raise ValueError("there is nothing to train on; name a folder with --data")
+    init = values.get("init")
+    config = TrainingConfig(**{name: values[name] for name in _FIELDS if name in values})
+    multiple = recipe(values["codec"], values["options"]).multiple
+    if config.crop % multiple:
+        raise ValueError(f"crop is {config.crop}, expected a multiple of {multiple}")
+    return Run(
+        values["codec"],
+        data,
+        str(values.get("validation", "0.05")),
+        None if init is None else str(init),
+        values["options"],
+        config,
+    )
+
+
+def _refuse_changes(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name, value in before.items():
+        if name not in FREE and now[name] != value:
+            raise ValueError(
+                f"the run in {out} was begun with {name} {value!r}, not {now[name]!r}: leave that "
+                "out to go on with it, or take another --out (with --init to start from weights)"
+            )
+
+
+def default_device() -> str:
+    """The GPU of this process where there is one, and else the CPU."""
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return "cpu"
+
+
+def default_precision(device: str) -> str:
+    """Half precision where the device multiplies faster in it."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if kind == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False):
+        return "bf16"
+    return "fp32"
+
+
+@contextlib.contextmanager
+def process_group(device: str) -> Iterator[None]:
+    """Join the other processes where torchrun has started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def open_data(
+    run: Run, note: Callable[[str], object]
+) -> tuple[Dataset[Tensor], list[Tensor], dict[str, Any]]:
+    """The samples, the batches of held-out samples, and how many sources there are of each."""
+    config = run.config
+    pictures = find_pictures(map(Path, run.data), note)
+    held = []
+    if Path(run.validation).exists():
+        held = find_pictures([Path(run.validation)], note)
+        same = {p.path.resolve() for p in held}
+        pictures = [p for p in pictures if p.path.resolve() not in same]
+        if not pictures:
+            raise ValueError(f"all pictures are held out by --validation {run.validation}")
+    else:
+        pictures, held = hold_out(pictures, _share(run.validation), HELD_OUT, config.seed)
+    samples = Crops(pictures, config.crop, config.seed, note)
+    crops = fixed_crops(held, config.crop, note)
+    batches = [
+        torch.stack(crops[i : i + _VALIDATION_BATCH])
+        for i in range(0, len(crops), _VALIDATION_BATCH)
+    ]
+    return samples, batches, {"pictures": len(pictures), "held_out": len(crops)}
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        raise ValueError(f"validation: there is no folder {text}, and it is no share") from None
+    if not 0 <= share < 1:
+        raise ValueError(f"validation is {text}, expected a folder or a share from 0 to below 1")
+    return share
