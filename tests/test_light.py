@@ -49,7 +49,7 @@ def test_tiles_have_no_seams(codec, monkeypatch):
     x = picture(3, 400, 450)
     decoded, packets = round_trip(codec, x, quality=70)
     assert len(packets) == 9
-    grid = light.Grid(450, 400)
+    grid = light.Grid(450, 400, 192)
     tiles = [light._decode_tile(codec.model, grid.box(n), p.body, 3) for n, p in enumerate(packets)]
     rows = [torch.cat([t.y_hat for t in tiles[r * 3 : r * 3 + 3]], 3) for r in range(3)]
     with torch.inference_mode():

@@ -34,45 +34,15 @@ from torch import Tensor
 from ...kernels.errors import BitstreamError
 from ..codec import Codec, Packet, Rate
 from ..rate_control import find_position
-from . import light_alpha, light_latents
+from . import light_alpha, light_latents, picture
 from .light_frozen import POSITIONS, SHIPPED, FrozenLight, load_weights
 from .light_model import interpolate
+from .picture import Box, Grid
 
 TILE = 1024  # pixels; a multiple of CELL
 CELL = 32  # pixels to a side of one z
 _HALO_A = 64  # pixels: g_a sees eight 3x3 at 1/8 scale beyond its block
 _HALO_S = 5  # latents: g_s sees one 3x3 at 1/16 and seven at 1/8 scale, 16 + 56 = 72 pixels
-_MAX_SIDE = 1 << 24
-_PACKET_OVERHEAD = 14  # bytes at most that the container spends on a packet and its index entry
-
-Box = tuple[int, int, int, int]  # top, left, height, width in pixels
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the tiles of a picture lie."""
-
-    width: int
-    height: int
-
-    @property
-    def columns(self) -> int:
-        """Tiles to a row."""
-        return math.ceil(self.width / TILE)
-
-    @property
-    def rows(self) -> int:
-        """Rows of tiles."""
-        return math.ceil(self.height / TILE)
-
-    def __len__(self) -> int:
-        """Count the tiles."""
-        return self.columns * self.rows
-
-    def box(self, number: int) -> Box:
-        """Pixels of a tile."""
-        top, left = number // self.columns * TILE, number % self.columns * TILE
-        return top, left, min(TILE, self.height - top), min(TILE, self.width - left)
 
 
 @dataclass(frozen=True)
@@ -103,14 +73,14 @@ class Light(Codec):
 
     def header(self, signal: Tensor) -> dict[str, Any]:
         """See Codec."""
-        channels, height, width = _check(signal)
+        channels, height, width = picture.check(signal, self.name)
         return {"s": [width, height, channels], "w": self.model.digest}
 
     def encode(
         self, signal: Tensor, rate: Rate | None = None, reserve: int = 0
     ) -> Iterator[Packet]:
         """See Codec; a target is met by bisection over the rate position."""
-        _check(signal)
+        picture.check(signal, self.name)
         rate = rate or Rate(quality=50)
         position = self._position(signal, rate, reserve)
         return (self._encode_tile(signal, n, position) for n in range(len(_grid(signal))))
@@ -124,7 +94,7 @@ class Light(Codec):
         if rate.name == "psnr":
             found = find_position(lambda p: self._psnr(x, p), POSITIONS, rate.value)
         else:
-            target = _target_bytes(x, rate)
+            target = picture.target_bytes(x, rate, self.name)
             ceiling = rate.name == "max_bytes"
             found = find_position(lambda p: self._bytes(x, p, reserve), POSITIONS, target, ceiling)
         if found is None:
@@ -138,21 +108,25 @@ class Light(Codec):
         return [self._encode_tile(x, n, position) for n in range(len(_grid(x)))]
 
     def _bytes(self, x: Tensor, position: int, reserve: int) -> int:
-        sizes = [len(p.body) for p in self._packets(x, position)]
-        return reserve + sum(sizes) + 2 + _PACKET_OVERHEAD * (len(sizes) - 1)
+        return picture.file_size([len(p.body) for p in self._packets(x, position)], reserve)
 
     def _psnr(self, x: Tensor, position: int) -> float:
         decoded = self.decode(self.header(x), self._packets(x, position))
-        mse = (_split(decoded)[0].float() - _split(x)[0].float()).square().mean().item()
+        mse = (
+            (picture.split_alpha(decoded)[0].float() - picture.split_alpha(x)[0].float())
+            .square()
+            .mean()
+            .item()
+        )
         return 10 * math.log10(255**2 / max(mse, 1e-4))
 
     @torch.inference_mode()
     def _encode_tile(self, x: Tensor, number: int, position: int) -> Packet:
-        colour, alpha = _split(x)
+        colour, alpha = picture.split_alpha(x)
         grid = _grid(x)
         box = grid.box(number)
         coded = light_latents.encode(self.model, self._analyse(colour, box, position), position)
-        body = position.to_bytes(2, "little") + _varint(len(coded)) + coded
+        body = position.to_bytes(2, "little") + picture.varint(len(coded)) + coded
         if alpha is not None:
             top, left, height, width = box
             body += light_alpha.encode(alpha[top : top + height, left : left + width])
@@ -179,7 +153,8 @@ class Light(Codec):
         Raises:
             ValueError: the stream was made with other weights.
         """
-        grid, channels = _parse_header(header)
+        width, height, channels = picture.parse_size(header)
+        grid = Grid(width, height, TILE)
         self._check_weights(header)
         tiles: dict[int, Tile] = {}
         out: Tensor | None = None
@@ -216,7 +191,7 @@ CODEC = Light
 
 
 def _grid(x: Tensor) -> Grid:
-    return Grid(x.shape[2], x.shape[1])
+    return Grid(x.shape[2], x.shape[1], TILE)
 
 
 def _latents(pixels: int) -> int:
@@ -224,47 +199,11 @@ def _latents(pixels: int) -> int:
     return math.ceil(pixels / CELL) * 2
 
 
-def _target_bytes(x: Tensor, rate: Rate) -> float:
-    if rate.name == "max_bytes":
-        return rate.value
-    if rate.name == "bpp":
-        return rate.value * x.shape[1] * x.shape[2] / 8
-    if rate.name == "ratio":
-        return x.numel() / rate.value
-    raise ValueError(f"image/light takes quality, bpp, ratio, max_bytes or psnr, not {rate.name}")
-
-
-def _check(x: Tensor) -> tuple[int, int, int]:
-    if x.dtype != torch.uint8 or x.ndim != 3 or x.shape[0] not in (1, 2, 3, 4) or not x.numel():
-        raise ValueError(
-            f"image/light takes a picture as uint8 [1 to 4, height, width], got {x.dtype} "
-            f"{list(x.shape)}"
-        )
-    return x.shape[0], x.shape[1], x.shape[2]
-
-
-def _split(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Colour channels and alpha."""
-    return (x[:-1], x[-1]) if x.shape[0] in (2, 4) else (x, None)
-
-
-def _parse_header(header: dict[str, Any]) -> tuple[Grid, int]:
-    size = header.get("s")
-    if (
-        not isinstance(size, list)
-        or len(size) != 3
-        or not all(type(n) is int for n in size)
-        or not (0 < size[0] <= _MAX_SIDE and 0 < size[1] <= _MAX_SIDE and 1 <= size[2] <= 4)
-    ):
-        raise BitstreamError(f"header field s is {size!r}, expected [width, height, channels]")
-    return Grid(size[0], size[1]), size[2]
-
-
 def _decode_tile(model: FrozenLight, box: Box, body: bytes, channels: int) -> Tile:
     position = int.from_bytes(body[:2], "little")
     if len(body) < 3 or position > POSITIONS:
         raise BitstreamError(f"tile has rate position {position}, legal are 0 to {POSITIONS}")
-    length, start = _read_varint(body, 2)
+    length, start = picture.read_varint(body, 2)
     if length > len(body) - start:
         raise BitstreamError(f"tile states {length} bytes of latents, {len(body) - start} are left")
     alpha = body[start + length :]
@@ -306,20 +245,3 @@ def _synthesise(model: FrozenLight, grid: Grid, tiles: dict[int, Tile], number: 
     x_hat: Tensor = model.g_s(part, torch.tensor([tile.position / 64]))
     x_hat = x_hat[0, :, above * 16 : (above + h) * 16, before * 16 : (before + w) * 16]
     return ((x_hat + 0.5) * 255).clamp(0, 255)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*out, value))
-
-
-def _read_varint(data: bytes, start: int) -> tuple[int, int]:
-    value = 0
-    for i, byte in enumerate(data[start : start + 4]):
-        value |= (byte & 127) << 7 * i
-        if byte < 128:
-            return value, start + i + 1
-    raise BitstreamError("tile ends inside the length of its latents")
