@@ -24,6 +24,7 @@ from .light_model import LATENTS, LEVELS, ROWS_PER_UNIT, Z_CHANNELS, LightModel,
 
 POSITIONS = 64 * (LEVELS - 1)  # rate positions 0 .. POSITIONS, 64 to a level
 SHIPPED = Path(__file__).parents[1] / "weights" / "image-light-s.safetensors"
+DEAD_ZONE = 0.35  # strength that gives the smallest R + lmbda * D on pictures of the training set
 _OFFSET_UNIT = 16  # table rows are kept in sixteenths
 _FLOAT_PARTS = ("g_a", "g_s", "h_a", "means")
 _INTEGER_LAYERS = ("first", "second", "third", "last")  # of h_s
@@ -83,6 +84,7 @@ class FrozenLight(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros(LEVELS, LATENTS))
         self.log_degain = nn.Parameter(torch.zeros(LEVELS, LATENTS))
         self.tables: TableSet = gaussian.freeze()
+        self.dead_zone = gaussian.dead_zone(self.tables, DEAD_ZONE)  # the encoder's choice
         self.digest = b""
 
 
@@ -141,6 +143,7 @@ def load_frozen(weights: Weights) -> FrozenLight:
     except Exception as error:
         raise ValueError(f"the tensors are not those of image/light: {error}") from error
     frozen.tables = tables
+    frozen.dead_zone = gaussian.dead_zone(tables, DEAD_ZONE)
     frozen.digest = weights.digest
     frozen.requires_grad_(False)
     return frozen.eval()

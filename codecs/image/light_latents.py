@@ -27,8 +27,9 @@ def encode(model: FrozenLight, y: Tensor, position: int) -> bytes:
     rows = model.h_s(z, position)
     means = _Means(model, z, position)
     anchors = anchor_mask(y.shape[2], y.shape[3])
-    q = _residual(y, means.of_anchors, rows)
-    q = torch.where(anchors, q, _residual(y, means.of_rest(q), rows))
+    factor = model.dead_zone[rows.int()]
+    q = _residual(y, means.of_anchors, factor)
+    q = torch.where(anchors, q, _residual(y, means.of_rest(q), factor))
     encoder = Encoder(model.tables)
     encoder.put(z.flatten().to(torch.int16), z_rows)
     encoder.put(q.flatten().to(torch.int16), rows.flatten())
@@ -74,9 +75,9 @@ class _Means:
         return self.net.of_rest(self.features, torch.where(anchors, q + self.of_anchors, 0.0))
 
 
-def _residual(y: Tensor, mu: Tensor, rows: Tensor) -> Tensor:
-    """Rounded y - mu; zero where the table says "not coded"."""
-    return (y - mu).round().clamp(-(2**15), 2**15 - 1).masked_fill(rows == 0, 0.0)
+def _residual(y: Tensor, mu: Tensor, factor: Tensor) -> Tensor:
+    """Rounded y - mu with the dead zone of its row; zero where the table says "not coded"."""
+    return ((y - mu) * factor).round().clamp(-(2**15), 2**15 - 1)
 
 
 def _z_rows(model: FrozenLight, h: int, w: int, position: int) -> Tensor:
