@@ -10,7 +10,12 @@ from latentpack.kernels.errors import BitstreamError
 
 
 def test_table_is_frozen():
-    assert registry.CODECS == {1: "tensor/lossless", 2: "image/light", 3: "tensor/delta"}
+    assert registry.CODECS == {
+        1: "tensor/lossless",
+        2: "image/light",
+        3: "tensor/delta",
+        7: "image/compressai",
+    }
 
 
 @pytest.mark.parametrize("number, name", registry.CODECS.items())

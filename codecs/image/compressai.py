@@ -131,7 +131,11 @@ class CompressAI(Codec):
         if rest and channels in (1, 3):
             raise BitstreamError(f"{len(rest)} bytes after the streams, expected none")
         x_hat = self._bridge.decode(
-            streams, checks, height + -height % cell, width + -width % cell, str(header.get("local"))
+            streams,
+            checks,
+            height + -height % cell,
+            width + -width % cell,
+            str(header.get("local")),
         )[0, :, :height, :width]
         colour = x_hat.mean(0, keepdim=True) if channels < 3 else x_hat
         out = (colour * 255).round().clamp(0, 255).to(torch.uint8)
@@ -163,11 +167,15 @@ def _check(x: Tensor) -> tuple[int, int, int]:
         )
     channels, height, width = x.shape
     if height * width > _MAX_PIXELS or max(height, width) > _MAX_SIDE:
-        raise ValueError(f"image/compressai takes at most {_MAX_PIXELS} pixels and {_MAX_SIDE} "
-                         f"to a side, got {width}x{height}; cut the picture")
+        raise ValueError(
+            f"image/compressai takes at most {_MAX_PIXELS} pixels and {_MAX_SIDE} "
+            f"to a side, got {width}x{height}; cut the picture"
+        )
     if channels in (2, 4) and max(height, width) > _MAX_ALPHA_SIDE:
-        raise ValueError(f"alpha is limited to {_MAX_ALPHA_SIDE} pixels to a side, got "
-                         f"{width}x{height}; cut the picture, or leave alpha out")
+        raise ValueError(
+            f"alpha is limited to {_MAX_ALPHA_SIDE} pixels to a side, got "
+            f"{width}x{height}; cut the picture, or leave alpha out"
+        )
     return channels, height, width
 
 

@@ -50,7 +50,7 @@ def load_checkpoint(path: Path, architecture: str | None = None) -> nn.Module:
     for name in ARCHITECTURES:
         try:
             return _build(name, state)
-        except Exception:  # noqa: S112  another architecture
+        except Exception:
             continue
     raise ValueError(
         f"{path} holds the weights of no model known here ({', '.join(ARCHITECTURES)}); it begins "

@@ -326,8 +326,6 @@ def _extrapolated(shapes: list[Any], rows: int, columns: int) -> Any:
     if isinstance(one, int):
         return one + (tall - one) * (rows - 1) + (wide - one) * (columns - 1)
     if isinstance(one, dict):
-        return {
-            key: _extrapolated([shape[key] for shape in shapes], rows, columns) for key in one
-        }
+        return {key: _extrapolated([shape[key] for shape in shapes], rows, columns) for key in one}
     parts = [_extrapolated(list(part), rows, columns) for part in zip(*shapes, strict=True)]
     return parts if isinstance(one, list) else tuple(parts)

@@ -109,7 +109,7 @@ class Session:
 
     def note(self, rows: Tensor) -> None:
         """Count rows that came out of floating point towards the next check."""
-        self._seen.update(rows.numpy())
+        self._seen.update(rows.numpy().data)
 
     def seal(self) -> None:
         """End a slice: its check is that of all rows noted so far."""

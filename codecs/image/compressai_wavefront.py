@@ -58,7 +58,7 @@ class Wavefront:
         side = first.shape[1] - context.out_channels
         self._side = first[:, :side].t().contiguous()
         self._first = first[:, side:].t().contiguous()
-        self._first_bias = plain[0].bias
+        self._first_bias: Tensor = plain[0].bias  # type: ignore[assignment]  # see _is_1x1
         self._layers = [_as_product(layer) for layer in layers[1:]]
 
     def run(self, session: Session, params: Tensor, y: Tensor | None) -> Tensor:
@@ -118,9 +118,7 @@ def _diagonals(height: int, width: int, slope: int) -> Iterator[tuple[int, int, 
         yield top, t - slope * top, min(height - 1, t // slope) - top + 1
 
 
-def _slant(
-    grid: Tensor, top: int, left: int, count: int, reach: int, places: int = 1
-) -> Tensor:
+def _slant(grid: Tensor, top: int, left: int, count: int, reach: int, places: int = 1) -> Tensor:
     """A view [count, places * C] of a contiguous grid [H, W, C].
 
     Row i is `places` neighbours from (top + i, left - (reach + 1) i) on.
@@ -132,7 +130,8 @@ def _slant(
 
 
 def _is_1x1(layer: nn.Conv2d) -> bool:
-    return layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1
+    plain = layer.stride == (1, 1) and layer.groups == 1 and layer.bias is not None
+    return plain and layer.kernel_size == (1, 1)
 
 
 def _is_causal(context: Any) -> bool:
