@@ -140,6 +140,47 @@ def planes_decode(
     isa: int,
     /,
 ) -> str: ...
+def fit_train_prepare(
+    taps: int,
+    hidden: int,
+    width: int,
+    colours: int,
+    picture_height: int,
+    picture_width: int,
+    threads: int,
+    /,
+) -> object: ...
+def fit_train_step(
+    memory: object,
+    objective: tuple[float, ...],
+    picture: ReadableBuffer,
+    latents: ReadableBuffer,
+    params: ReadableBuffer,
+    latent_grads: WriteableBuffer,
+    param_grads: WriteableBuffer,
+    isa: int,
+    /,
+) -> tuple[float, float]: ...
+def fit_train_soften(
+    latents: ReadableBuffer,
+    temperature: float,
+    noise: float,
+    seed: int,
+    values: WriteableBuffer,
+    slope: WriteableBuffer,
+    isa: int,
+    /,
+) -> None: ...
+def fit_train_adam(
+    settings: tuple[float, ...],
+    grads: ReadableBuffer,
+    slope: ReadableBuffer,
+    latents: WriteableBuffer,
+    first: WriteableBuffer,
+    second: WriteableBuffer,
+    isa: int,
+    /,
+) -> None: ...
 def xxh3_64(data: ReadableBuffer, isa: int, /) -> int: ...
 def memory_prefer_large_pages(buffer: WriteableBuffer, /) -> None: ...
 def memory_join(parts: list[ReadableBuffer], /) -> bytes: ...

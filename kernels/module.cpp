@@ -4,6 +4,7 @@
 extern PyMethodDef channels_methods[];
 extern PyMethodDef delta_methods[];
 extern PyMethodDef fit_methods[];
+extern PyMethodDef fit_train_methods[];
 extern PyMethodDef memory_methods[];
 extern PyMethodDef planes_methods[];
 extern PyMethodDef rans_methods[];
@@ -12,6 +13,7 @@ static PyMethodDef* const tables[] = {
     channels_methods,
     delta_methods,
     fit_methods,
+    fit_train_methods,
     memory_methods,
     planes_methods,
     rans_methods,

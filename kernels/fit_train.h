@@ -1,0 +1,78 @@
+// Forward and backward of an overfitted picture codec: rate of the latents under the context
+// network, and distortion of the picture that upsampling and synthesis make of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "rans.h"
+
+namespace latentpack::fit_train {
+
+constexpr int kGrids = 7;
+constexpr int kCross = 5;  // taps in coarser grids
+constexpr int kMaxTaps = 14;
+constexpr int kMaxHidden = 64;
+constexpr int kMaxWidth = 128;
+constexpr int kMaxInputs = kMaxTaps + kCross;
+constexpr int kBlock = 96;  // positions or pixels at once: their activations stay in the caches
+constexpr int kWidest = 16;  // floats of the widest vector
+constexpr int kPadTop = 3, kPadBottom = 1, kPadLeft = 3, kPadRight = 2;
+
+// The sizes of a network, and where its parameters lie in the one vector.
+struct Net {
+  int taps, hidden, width, colours;
+  int inputs() const { return taps + kCross; }
+};
+
+struct Offsets {
+  size_t w1, b1, w2, b2, w3, skip, b3, up, sw1, sb1, sw2, sb2, sskip, k1, c1, k2, c2, count;
+};
+
+Offsets offsets(const Net& net);
+
+// Memory for a picture's size and a number of threads, used again in every iteration.
+struct Work;
+
+struct WorkDeleter {
+  void operator()(Work* work) const;
+};
+using WorkPtr = std::unique_ptr<Work, WorkDeleter>;
+
+WorkPtr make_work(const Net& net, size_t height, size_t width, int threads);
+size_t latent_count(const Work& work);
+const Net& net_of(const Work& work);
+size_t pixels(const Work& work);
+
+// What the objective is: bits / pixels + weight * mean squared error.
+struct Objective {
+  float weight;
+  float b_min, step, rows;  // scale of a table row: b_min * exp(step * row)
+  float unit;  // of the latents as the synthesis takes them
+};
+
+struct Result {
+  double bits, mse;
+};
+
+// Gradients of the objective. `latents` are grid 0 first, `picture` is [colours, H, W].
+Result step(Work& work, Isa isa, const Objective& objective, const float* picture,
+            const float* latents, const float* params, float* latent_grads, float* param_grads);
+
+// One iteration's values of latents: soft-rounded, with noise, soft-rounded again; `slope` is the
+// derivative. temperature 0 rounds, with slope 1.
+void soften(Isa isa, const float* latents, size_t count, float temperature, float noise,
+            uint32_t seed, float* values, float* slope);
+
+struct Adam {
+  float rate, beta1, beta2, epsilon;
+  float correct1, correct2;  // 1 / (1 - beta ** t)
+};
+
+// Adam in place; the gradient is grads * slope.
+void adam(Isa isa, const Adam& adam, size_t count, const float* grads, const float* slope,
+          float* latents, float* first, float* second);
+
+}  // namespace latentpack::fit_train
