@@ -63,3 +63,19 @@ def split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keyword arguments of a command -> those for the codec that were given, and the others."""
     options = {n: v for n, v in given.items() if n in OPTIONS and v is not None}
     return options, {n: v for n, v in given.items() if n not in OPTIONS}
+
+
+def convert(name: str, text: str) -> tuple[str, Any]:
+    """An option as text, its name with - or _, to its keyword and its value.
+
+    >>> convert("time-budget", "2m")
+    ('time_budget', 120.0)
+
+    Raises:
+        ValueError: no codec has such an option. click.BadParameter: the value is none for it.
+    """
+    name = name.replace("-", "_")
+    if name not in OPTIONS:
+        raise ValueError(f"codecs have no option {name!r}; some have {', '.join(OPTIONS)}")
+    parameter = click.command()(OPTIONS[name](lambda: None)).params[0]
+    return name, parameter.type.convert(text, parameter, None)

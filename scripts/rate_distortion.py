@@ -1,148 +1,240 @@
 """Rate-distortion curves of picture codecs over a set of files, and their comparison.
 
 Rates are whole files; PSNR and MS-SSIM are means over the pictures of the pictures' own values;
-times are CPU seconds of one thread. Pictures are coded as RGB: grey is repeated, alpha left out.
+times are CPU seconds. Pictures are coded as RGB: grey is repeated, alpha left out. BD-rates are of
+the averaged curves, by piecewise cubic interpolation of the log rate.
 """
 
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from torch import Tensor
 
-from latentpack.codecs.codec import Rate
+from latentpack.datasets import kodak
 from latentpack.datasets.images import read_image
 from latentpack.datasets.metrics import bd_rate_percent, ms_ssim, psnr_db
-from latentpack.datasets.picture_peers import PEERS, PictureCoder, peer
 from latentpack.scripts.bench import hardware
-from latentpack.scripts.pictures import decode_picture, encode_picture, open_codec
+from latentpack.scripts.main import describe
+from latentpack.scripts.picture_codecs import PictureCodec, colours, open_by_name
+from latentpack.scripts.picture_results import Result, Results
+from latentpack.scripts.pictures import bits_per_pixel
 
-OURS = ("light",)
 ANCHOR = "jpeg"
-_QUALITIES = (0, 10, 22, 35, 48, 60, 72, 86, 100)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of one codec, averaged over the pictures."""
+    """One setting of one codec, averaged over the pictures; times are unknown of stored curves."""
 
     bpp: float
     psnr_db: float
     ms_ssim: float | None
-    encode_s_per_mpx: float
-    decode_s_per_mpx: float
+    encode_s_per_mpx: float | None = None
+    decode_s_per_mpx: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A codec's curve on a set of pictures; percents are against JPEG, None without it."""
+    """A codec's curve on a set of pictures.
+
+    Attributes:
+        codec: its name.
+        case: name of the set.
+        settings: of the codec; of a stored curve, where it comes from.
+        ours: one of latentpack's.
+        stored: not measured in this run.
+        drawn: plots have room for it.
+        bd_rate_vs_jpeg: percent, at equal PSNR; None where it can't be said.
+        bd_rate_ms_ssim_vs_jpeg: percent, at equal MS-SSIM.
+        points: from small files to large ones.
+        pictures: what the points are means of; none of a stored curve.
+    """
 
     codec: str
     case: str
     settings: str
+    ours: bool
+    stored: bool
+    drawn: bool
     bd_rate_vs_jpeg: float | None
     bd_rate_ms_ssim_vs_jpeg: float | None
     points: list[Point]
+    pictures: list[Result]
 
 
-def coder(name: str, weights: Path | None = None) -> PictureCoder:
-    """A codec by its name on the command line: one of ours or a peer."""
-    if name not in OURS:
-        return peer(name)
-    codec = open_codec(f"image/{name}", weights=weights)
-    digest = codec.header(torch.zeros(3, 8, 8, dtype=torch.uint8)).get("w", b"")
-    return PictureCoder(
-        name,
-        f"latentpack image/{name}, weights {digest.hex()}",
-        _QUALITIES,
-        lambda x, step: encode_picture(codec, x, Rate(quality=step)),
-        lambda data: decode_picture(data, codec)[0],
-    )
+@dataclass(frozen=True)
+class Task:
+    """One picture to code at one setting of one codec."""
+
+    file: Path
+    digest: str
+    codec: str
+    settings: str
+    step: float | None
+
+    @property
+    def key(self) -> tuple[str, str, str, float | None]:
+        """That of its result."""
+        return self.digest, self.codec, self.settings, self.step
 
 
-def coder_names() -> list[str]:
-    """All codecs that can be measured."""
-    return [*OURS, *PEERS]
-
-
-def measure(
-    coders: list[PictureCoder],
-    files: Iterable[Path],
-    case: str,
-    every: int = 1,
-) -> list[Row]:
-    """Code all pictures with all codecs.
+def plan(codecs: Sequence[PictureCodec], files: Sequence[Path], every: int = 1) -> list[Task]:
+    """All that is to be coded.
 
     The codecs take turns on each picture, so that a busy machine slows all of them alike.
 
     Args:
-        coders: what to measure.
-        files: pictures; one is in memory at a time.
-        case: name of the set.
+        codecs: what to measure.
+        files: pictures.
         every: take each so-many-th step of a codec only.
     """
-    steps = {coder.name: coder.steps[::every] for coder in coders}
-    sums: dict[tuple[str, float], list[list[float]]] = {}
-    pixels = 0
-    for file in files:
-        x = _as_rgb(read_image(file)[0])
-        pixels += x.shape[1] * x.shape[2]
-        for coder in coders:
-            for step in steps[coder.name]:
-                sums.setdefault((coder.name, step), []).append(_code(coder, x, step))
-    curves = {
-        coder.name: [_mean(sums[coder.name, step], pixels) for step in steps[coder.name]]
-        for coder in coders
-    }
-    anchor = curves.get(ANCHOR)
     return [
-        Row(
-            coder.name,
-            case,
-            coder.settings,
-            _bd_rate(anchor, curves[coder.name], lambda point: point.psnr_db),
-            _bd_rate(anchor, curves[coder.name], _ms_ssim_db),
-            curves[coder.name],
-        )
-        for coder in coders
+        Task(file, digest, codec.name, codec.settings, step)
+        for file in files
+        for digest in [xxhash.xxh3_128_hexdigest(file.read_bytes())]
+        for codec in codecs
+        for step in codec.steps[::every]
     ]
 
 
-def _as_rgb(x: Tensor) -> Tensor:
-    x = x[:-1] if x.shape[0] in (2, 4) else x
-    return x.expand(3, -1, -1).contiguous()
+def measure(tasks: Sequence[Task], results: Results, jobs: int = 1) -> Iterator[Task]:
+    """Do the tasks that have no result yet; yields each when its result is kept.
+
+    Args:
+        tasks: of `plan`.
+        results: where they are looked for and kept.
+        jobs: processes, each with one thread.
+
+    Raises:
+        ValueError: a codec could not do a picture; what has been done is kept.
+    """
+    left = [task for task in tasks if task.key not in results]
+    yield from (task for task in tasks if task.key in results)
+    if jobs == 1:
+        for task in left:
+            results.add(_run(task))
+            yield task
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        running = {pool.submit(_run, task): task for task in left}
+        try:
+            for done in as_completed(running):
+                results.add(done.result())
+                yield running[done]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _code(coder: PictureCoder, x: Tensor, step: float) -> list[float]:
-    """The values of one picture: bpp, psnr, ms_ssim (NaN if too small), CPU seconds."""
-    started = time.process_time()
-    data = coder.encode(x, step)
-    encoded = time.process_time()
-    x_hat = coder.decode(data)
-    decoded = time.process_time()
-    similarity = ms_ssim(x, x_hat)
-    return [
-        len(data) * 8 / (x.shape[1] * x.shape[2]),
+_codec = functools.cache(open_by_name)
+
+
+@functools.lru_cache(maxsize=1)
+def _picture(file: Path) -> Tensor:
+    return colours(read_image(file)[0])
+
+
+def _run(task: Task) -> Result:
+    """Code one picture once; also called in other processes."""
+    torch.set_num_threads(1)
+    x, codec = _picture(task.file), _codec(task.codec)
+    try:
+        started = time.process_time()
+        data = codec.encode(x, task.step)
+        encoded = time.process_time()
+        x_hat = codec.decode(data)
+        decoded = time.process_time()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ValueError(f"{task.file}: {task.codec}: {describe(error)}") from None
+    return Result(
+        task.file.name,
+        task.digest,
+        x[0].numel(),
+        task.codec,
+        task.settings,
+        task.step,
+        len(data),
+        bits_per_pixel(len(data), x),
         psnr_db(x, x_hat),
-        math.nan if similarity is None else similarity,
+        ms_ssim(x, x_hat),
         encoded - started,
         decoded - encoded,
+    )
+
+
+def compare(
+    codecs: Sequence[PictureCodec], tasks: Sequence[Task], results: Results, case: str
+) -> list[Row]:
+    """The curves of all codecs, and how they compare.
+
+    Where the pictures are those of Kodak, stored curves of codecs that were not measured stand
+    beside them; curves of other pictures could not be compared.
+    """
+    of_codec: dict[str, list[Result]] = {codec.name: [] for codec in codecs}
+    for task in tasks:
+        of_codec[task.codec].append(results[task.key])
+    files = {task.digest: task.file for task in tasks}
+    stored = kodak.curves() if kodak.is_kodak(list(files.values())) else []
+    curves = {name: _means(found) for name, found in of_codec.items()}
+    known = {curve.name: [Point(*point) for point in curve.points] for curve in stored}
+    row = functools.partial(_row, case, curves.get(ANCHOR) or known.get(ANCHOR))
+    rows = [
+        row(codec.name, codec.settings, codec.ours, False, True, curves[codec.name],
+            of_codec[codec.name])
+        for codec in codecs
+    ]  # fmt: skip
+    return rows + [
+        row(curve.name, curve.source, False, True, curve.drawn, known[curve.name], [])
+        for curve in stored
+        if curve.name not in curves
     ]
 
 
-def _mean(values: list[list[float]], pixels: int) -> Point:
-    table = torch.tensor(values, dtype=torch.float64)
-    bpp, psnr, _, _, _ = table.mean(0).tolist()
-    similarity = table[:, 2].nanmean().item()
-    encode_s, decode_s = (table[:, 3:].sum(0) * 1e6 / pixels).tolist()
-    return Point(bpp, psnr, None if math.isnan(similarity) else similarity, encode_s, decode_s)
+def _row(
+    case: str,
+    anchor: list[Point] | None,
+    name: str,
+    settings: str,
+    ours: bool,
+    stored: bool,
+    drawn: bool,
+    points: list[Point],
+    pictures: list[Result],
+) -> Row:
+    psnr = _bd_rate(anchor, points, lambda point: point.psnr_db)
+    similarity = _bd_rate(anchor, points, ms_ssim_db)
+    return Row(name, case, settings, ours, stored, drawn, psnr, similarity, points, pictures)
 
 
-def _ms_ssim_db(point: Point) -> float | None:
+def _means(results: list[Result]) -> list[Point]:
+    """The points of a curve, from small files to large ones."""
+    of_step: dict[float | None, list[Result]] = {}
+    for result in results:
+        of_step.setdefault(result.step, []).append(result)
+    return [_mean(found) for found in of_step.values()]
+
+
+def _mean(results: list[Result]) -> Point:
+    similarities = [result.ms_ssim for result in results if result.ms_ssim is not None]
+    megapixels = sum(result.pixels for result in results) / 1e6
+    return Point(
+        math.fsum(result.bpp for result in results) / len(results),
+        math.fsum(result.psnr_db for result in results) / len(results),
+        math.fsum(similarities) / len(similarities) if similarities else None,
+        math.fsum(result.encode_s for result in results) / megapixels,
+        math.fsum(result.decode_s for result in results) / megapixels,
+    )
+
+
+def ms_ssim_db(point: Point) -> float | None:
     """MS-SSIM on a scale on which curves are nearly straight."""
     return None if point.ms_ssim is None else -10 * math.log10(max(1 - point.ms_ssim, 1e-9))
 
@@ -156,7 +248,7 @@ def _bd_rate(
     for points in (anchor, tested):
         pairs = [(point.bpp, quality(point)) for point in points]
         curves.append([(bpp, value) for bpp, value in pairs if value is not None])
-    if min(len(curve) for curve in curves) < 2:
+    if min(len({value for _, value in curve}) for curve in curves) < 2:
         return None
     percent = bd_rate_percent(*curves)
     return None if math.isnan(percent) else percent
@@ -165,37 +257,3 @@ def _bd_rate(
 def as_json(rows: list[Row]) -> dict[str, Any]:
     """The result for machines."""
     return {"hardware": hardware(), "rows": [asdict(row) for row in rows]}
-
-
-def plot(rows: list[Row], path: Path) -> None:
-    """Draw PSNR and MS-SSIM over the rate; the suffix of the path says the format."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    panels: list[tuple[str, Callable[[Point], float | None]]] = [
-        ("PSNR of RGB (dB)", lambda p: p.psnr_db),
-        ("MS-SSIM (dB, -10 log10(1 - x))", _ms_ssim_db),
-    ]
-    for axis, (label, quality) in zip(axes, panels, strict=True):
-        for row in rows:
-            pairs = [(point.bpp, quality(point)) for point in row.points]
-            pairs = [pair for pair in pairs if pair[1] is not None]
-            ours = row.codec in OURS
-            axis.plot(
-                *zip(*pairs, strict=True),
-                marker="o",
-                markersize=3,
-                linewidth=2.4 if ours else 1.2,
-                label=f"latentpack {row.codec}" if ours else row.codec,
-                zorder=3 if ours else 2,
-            )
-        axis.set(xlabel="bits per pixel, whole file", ylabel=label, xscale="log")
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.grid(alpha=0.3, which="both")
-    axes[0].legend()
-    figure.suptitle(rows[0].case)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
