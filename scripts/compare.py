@@ -86,7 +86,8 @@ def _compare(files: list[str], codecs: "list[PictureCodec]", rate: Rate) -> "lis
 
     torch.set_num_threads(1)  # as the peers
     pictures = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(files) * len(codecs))
         for path in files:
             with source_file(path) as source:

@@ -78,7 +78,9 @@ def evaluate(
     tasks = rate_distortion.plan(opened, files, _QUICK_EVERY if quick else 1)
     results = Results(results_path)
     done = rate_distortion.measure(tasks, results, jobs)
-    for _ in track(done, "files", len(tasks), console=Console(stderr=True), transient=True):
+    console = Console(stderr=True)
+    for _ in track(done, "files", len(tasks), console=console, transient=True,
+                   disable=not console.is_terminal):  # fmt: skip
         pass
     rows = rate_distortion.compare(opened, tasks, results, data.name)
     show(rows, len(files))

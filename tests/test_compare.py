@@ -153,6 +153,7 @@ def test_wrong_input_is_one_line_and_leaves_no_page(tmp_path, options, message):
     source, page = draw(tmp_path / "p.png", width=16, height=16), tmp_path / "page.html"
     result = run("compare", source, *options, "-o", page)
     assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
+    assert len(result.stderr.splitlines()) == 1 or "left out" in result.stderr
     assert list(tmp_path.iterdir()) == [source]
 
 
