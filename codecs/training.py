@@ -154,7 +154,7 @@ def train(
     model = (recipe.load(init) if init else recipe.model()).to(device).train()
     state = TrainingState(model, recipe.optimizers(model, config.lr), config, device)
     fresh = not run.resume(state) and init is None
-    batches = parts.batches(samples, state.step, workers)
+    batches = parts.batches(samples, state.step, workers, device)
     objective: nn.Module = _Objective(recipe, model)
     if config.compile:
         objective.compile()
@@ -201,12 +201,19 @@ class Parts:
         self.size = config.batch // count
         self.own = range(rank() * config.accumulate, (rank() + 1) * config.accumulate)
 
-    def batches(self, samples: Dataset[Tensor], step: int, workers: int) -> Iterator[Tensor]:
+    def batches(
+        self, samples: Dataset[Tensor], step: int, workers: int, device: str
+    ) -> Iterator[Tensor]:
         """Batches of the parts of this process from an update on."""
         sampler: Any = self._keys(step)
-        # A generator of its own: the global one belongs to the model.
-        own = torch.Generator()
-        return iter(DataLoader(samples, batch_sampler=sampler, num_workers=workers, generator=own))
+        loader = DataLoader(
+            samples,
+            batch_sampler=sampler,
+            num_workers=workers,
+            pin_memory=torch.device(device).type == "cuda",
+            generator=torch.Generator(),  # the global one belongs to the model
+        )
+        return iter(loader)
 
     def _keys(self, step: int) -> Iterator[list[tuple[int, int]]]:
         for update in range(step, self.steps):
@@ -271,20 +278,22 @@ def processes() -> int:
 
 
 def _average_gradients(model: nn.Module) -> None:
-    """Give all processes the mean gradient, and the mean of what buffers have gathered."""
+    """Give all processes the mean gradient, and the mean of what buffers have gathered.
+
+    A parameter that the loss did not use has a gradient of zeros, wherever it runs.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for p in trained:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
     if processes() == 1:
         return
-    trained = [p for p in model.parameters() if p.requires_grad]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-    gathered = [b for b in model.buffers() if b.is_floating_point()]
-    flat = torch.cat([t.detach().float().flatten() for t in (*gradients, *gathered)])
+    tensors = [p.grad for p in trained if p.grad is not None]
+    tensors += [b for b in model.buffers() if b.is_floating_point()]
+    flat = torch.cat([t.detach().float().flatten() for t in tensors])
     dist.all_reduce(flat)
     flat /= processes()
-    parts = torch.split(flat, [t.numel() for t in (*gradients, *gathered)])
-    for p, gradient, mean in zip(trained, gradients, parts, strict=False):
-        p.grad = gradient.copy_(mean.view_as(gradient))
-    for buffer, mean in zip(gathered, parts[len(gradients) :], strict=True):
-        buffer.copy_(mean.view_as(buffer))
+    for t, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+        t.copy_(mean.view_as(t))
 
 
 def _mean(figures: dict[str, float], device: str) -> dict[str, float]:

@@ -30,30 +30,49 @@ class Picture:
     width: int
     height: int
 
+    @property
+    def side(self) -> int:
+        """The shorter side."""
+        return min(self.width, self.height)
 
-def find_pictures(folders: Iterable[Path], note: Note = lambda text: None) -> list[Picture]:
+
+def find_pictures(
+    folders: Iterable[Path], smallest: int = 1, note: Note = lambda text: None
+) -> list[Picture]:
     """All pictures below `folders`, in the order of their paths; no sample is decoded.
 
     Args:
         folders: folders, or single files.
-        note: told about each file that is no picture though its name says so.
+        smallest: pictures of fewer pixels to a side are left out.
+        note: told about files that are no pictures though their names say so, and of small ones.
 
     Raises:
-        ValueError: there is no picture.
+        ValueError: there is no picture, or none that is large enough.
+        FileNotFoundError: there is no such folder.
     """
     folders = list(folders)
     known = suffixes()
-    pictures = []
+    found = []
     for path in sorted({file for folder in folders for file in _files(folder)}):
         if path.suffix.lower() not in known:
             continue
         try:
             with Image.open(path) as image:
-                pictures.append(Picture(path, *image.size))
+                found.append(Picture(path, *image.size))
         except Exception as error:  # Pillow's readers raise almost anything on damaged files
             note(f"{path} is left out, it can't be read: {error}")
+    places = ", ".join(map(str, folders))
+    if not found:
+        raise ValueError(f"no picture that can be read below {places}")
+    pictures = [p for p in found if p.side >= smallest]
     if not pictures:
-        raise ValueError(f"no picture that can be read below {', '.join(map(str, folders))}")
+        raise ValueError(
+            f"no picture below {places} is at least {smallest} x {smallest}; the largest crop "
+            f"that fits is {max(p.side for p in found)}"
+        )
+    if small := [p for p in found if p.side < smallest]:
+        more = f" and {len(small) - 1} more" if small[1:] else ""
+        note(f"{small[0].path}{more}: left out, smaller than a crop of {smallest}")
     return pictures
 
 
@@ -133,32 +152,18 @@ class Crops(Dataset[Tensor]):
         note: Note = lambda text: None,
         room: int = CACHE_BYTES,
     ) -> None:
-        """Choose from the pictures that are large enough.
+        """Prepare to choose.
 
         Args:
-            pictures: from `find_pictures`.
+            pictures: from `find_pictures`, at least `size` to a side.
             size: side of a crop in pixels.
             seed: of all choices.
-            note: told about pictures that are too small, or can't be decoded: another is taken.
+            note: told about pictures that can't be decoded: others are taken instead.
             room: bytes of decoded pictures to keep.
-
-        Raises:
-            ValueError: none is large enough.
         """
-        small = [p for p in pictures if min(p.width, p.height) < size]
         self._choices = [
-            (p, half)
-            for p in pictures
-            for half in (False, True)
-            if min(p.width, p.height) >> half >= size
+            (p, half) for p in pictures for half in (False, True) if p.side >> half >= size
         ]
-        if not self._choices:
-            largest = max(min(p.width, p.height) for p in pictures)
-            raise ValueError(
-                f"no picture is at least {size} x {size}; the crop size can be {largest} at most"
-            )
-        if small:
-            note(f"{len(small)} pictures smaller than the crops of {size} are left out")
         area = np.array([(p.width >> h) * (p.height >> h) for p, h in self._choices], np.float64)
         self._shares = np.cumsum(area / area.sum())
         self._size, self._seed, self._note = size, seed, note
@@ -188,7 +193,7 @@ class Crops(Dataset[Tensor]):
 def fixed_crops(
     pictures: Iterable[Picture], size: int, note: Note = lambda text: None
 ) -> list[Tensor]:
-    """The middle of each picture, float [3, size, size] in [0, 1]; small ones are left out."""
+    """The middle of each picture, float [3, size, size] in [0, 1]."""
     crops = []
     for picture in pictures:
         try:
@@ -197,8 +202,7 @@ def fixed_crops(
             note(f"not validated on: {error}")
             continue
         top, left = (x.shape[1] - size) // 2, (x.shape[2] - size) // 2
-        if min(top, left) >= 0:
-            crops.append(x[:, top : top + size, left : left + size].float() / 255)
+        crops.append(x[:, top : top + size, left : left + size].float() / 255)
     return crops
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from latentpack.codecs.output import create
+from latentpack.codecs.training_config import TrainingConfig
 from latentpack.scripts.main import main
 
 _LINE_SECONDS = 20.0  # between lines about progress where there is no terminal
@@ -30,15 +31,21 @@ def _setting(ctx: Any, param: Any, texts: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
+def _number(flag: str, text: str) -> Callable[[Any], Any]:
+    """An option for a number of TrainingConfig; None where it is not given."""
+    default = getattr(TrainingConfig, flag.removeprefix("--").replace("-", "_"))
+    return click.option(flag, type=type(default), help=f"{text}  [{default}]")
+
+
 @click.command()
 @click.argument("codec")
 @click.option("--data", multiple=True, metavar="DIR", help="Folder to train on; may be repeated.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--steps", type=int, help="Updates in all.  [image/light: 16000]")
-@click.option("--batch", type=int, help="Samples to an update, over all processes.  [16]")
-@click.option("--crop", type=int, help="Side of a sample in pixels.  [128]")
-@click.option("--lr", type=float, help="Learning rate at its height.  [0.001]")
-@click.option("--seed", type=int, help="Of weights, order and noise.  [1]")
+@_number("--steps", "Updates in all.")
+@_number("--batch", "Samples to an update, over all processes.")
+@_number("--crop", "Side of a sample in pixels.")
+@_number("--lr", "Learning rate at its height.")
+@_number("--seed", "Of weights, order and noise.")
 @click.option("--size", help="Size of the codec: s for CPUs, m for GPUs.  [s]")
 @click.option("--set", "options", multiple=True, callback=_setting, metavar="NAME=VALUE",
               help="Another option of the codec's recipe; may be repeated.")  # fmt: skip
@@ -46,12 +53,11 @@ def _setting(ctx: Any, param: Any, texts: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--config", "config_file", type=click.Path(path_type=Path, exists=True),
               help="config.json of a run, or your own; flags override it.")  # fmt: skip
 @click.option("--validation", metavar="DIR|SHARE", help="Held-out pictures.  [0.05]")
-@click.option("--validate-every", type=int, metavar="STEPS", help="[500]")
-@click.option("--checkpoint-minutes", type=float, help="Time between checkpoints.  [3]")
+@_number("--validate-every", "Steps between looks at the held-out pictures.")
+@_number("--checkpoint-minutes", "Time between checkpoints.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]),
               help="[bf16 where the device is fast in it, else fp32]")  # fmt: skip
-@click.option("--accumulate", type=int, metavar="PARTS",
-              help="Take a batch in parts that fit the memory.  [1]")  # fmt: skip
+@_number("--accumulate", "Parts of a batch, one after another, where memory is short.")
 @click.option("--compile/--no-compile", default=None, help="Use torch.compile.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...  [a GPU if there is one]")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
@@ -96,8 +102,9 @@ def train(
         --data photos/ --out runs/light                                  on 2 GPUs
     tensorboard --logdir runs/                                           to look at it
 
-    Pictures of any kind and size are taken, grey and 16-bit ones too, and decoded when they are
-    needed; what can't be read is named and left out.
+    Defaults in brackets; a codec may have others: what holds is printed at the start. Pictures of
+    any kind and size are taken, grey and 16-bit ones too, and decoded when they are needed; what
+    can't be read, or is smaller than a crop, is named and left out.
     """
     from latentpack.codecs import training
     from latentpack.codecs.weight_files import read
@@ -110,7 +117,8 @@ def train(
     with setup.process_group(device), _stop_on_signals() as stopped:
         first = training.rank() == 0
         run = setup.configure(codec, out, config_file, given, device)
-        samples, held, counts = setup.open_data(run, _note if first else _silent)
+        samples, held, counts = setup.open_data(run, workers, _note if first else _silent)
+        init = read(run.init, codec) if run.init else None
         if first:
             _announce(run.to_dict(), counts, out)
         with _progress(codec, run.config.steps, first) as progress:
@@ -120,7 +128,7 @@ def train(
                 samples,
                 out,
                 validation=held,
-                init=read(run.init, codec) if run.init else None,
+                init=init,
                 device=device,
                 workers=workers,
                 progress=progress,

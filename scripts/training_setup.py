@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,11 +26,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from latentpack.codecs.training import Recipe, options_of, recipe
+from latentpack.codecs.training import Parts, Recipe, options_of, recipe
 from latentpack.codecs.training_config import TrainingConfig
-from latentpack.datasets.crops import Crops, find_pictures, fixed_crops, hold_out
+from latentpack.datasets.crops import CACHE_BYTES, Crops, find_pictures, fixed_crops, hold_out
 
-HELD_OUT = 32  # samples at most that are taken from the data
+HELD_OUT = 32  # sources at most to validate on
 _VALIDATION_BATCH = 8
 # What may differ when a run goes on: it changes no weight up to the step that was reached.
 FREE = {"steps", "compile", "log_every", "validate_every", "checkpoint_minutes"}
@@ -77,14 +78,16 @@ def configure(
     before = _read(out / "config.json") if begun else {}
     asked = {} if config_file is None else _read(config_file)
     flags = {name: value for name, value in given.items() if value is not None}
-    if (said := asked.get("codec", codec)) != codec:
-        raise ValueError(f"{config_file} is the configuration of {said}, not of {codec}")
+    for source, path in ((before, out), (asked, config_file)):
+        if (said := source.get("codec", codec)) != codec:
+            raise ValueError(f"{path} is of a run of {said}, not of {codec}")
     values = {**before, **asked, **flags, "codec": codec}
     chosen = [source.get("options", {}) for source in (before, asked, flags)]
     values["options"] = options_of(codec) | chosen[0] | chosen[1] | chosen[2]
     defaults = recipe(codec, values["options"]).defaults
     values = {"precision": default_precision(device), **defaults, **values}
     run = _make(values, config_file or out / "config.json")
+    Parts(run.config)  # raises where the batch can't be shared out
     if begun:
         _refuse_changes(out, before, run.to_dict())
     return run
@@ -167,21 +170,28 @@ def process_group(device: str) -> Iterator[None]:
 
 
 def open_data(
-    run: Run, note: Callable[[str], object]
+    run: Run, workers: int, note: Callable[[str], object]
 ) -> tuple[Dataset[Tensor], list[Tensor], dict[str, Any]]:
-    """The samples, the batches of held-out samples, and how many sources there are of each."""
+    """The samples, the batches of held-out samples, and how many sources there are of each.
+
+    Args:
+        run: the configuration.
+        workers: processes that will prepare samples, each with a part of the cache.
+        note: told about what is left out.
+    """
     config = run.config
-    pictures = find_pictures(map(Path, run.data), note)
-    held = []
-    if Path(run.validation).exists():
-        held = find_pictures([Path(run.validation)], note)
+    share = None if Path(run.validation).exists() else _share(run.validation)
+    pictures = find_pictures(map(Path, run.data), config.crop, note)
+    if share is None:
+        held = find_pictures([Path(run.validation)], config.crop, note)
         same = {p.path.resolve() for p in held}
         pictures = [p for p in pictures if p.path.resolve() not in same]
         if not pictures:
             raise ValueError(f"all pictures are held out by --validation {run.validation}")
+        held = held[:: math.ceil(len(held) / HELD_OUT)]
     else:
-        pictures, held = hold_out(pictures, _share(run.validation), HELD_OUT, config.seed)
-    samples = Crops(pictures, config.crop, config.seed, note)
+        pictures, held = hold_out(pictures, share, HELD_OUT, config.seed)
+    samples = Crops(pictures, config.crop, config.seed, note, CACHE_BYTES // max(1, workers))
     crops = fixed_crops(held, config.crop, note)
     batches = [
         torch.stack(crops[i : i + _VALIDATION_BATCH])

@@ -47,17 +47,17 @@ def test_what_cant_be_used_is_named(tmp_path):
         find_pictures([tmp_path / "nowhere"])
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ValueError, match="no picture that can be read below"):
-        find_pictures([tmp_path], notes.append)
+        find_pictures([tmp_path], note=notes.append)
     assert "text.png" in notes.pop()
     save(tmp_path / "small.png", 31, 90, 3)
-    with pytest.raises(ValueError, match="can be 31 at most"):
-        Crops(find_pictures([tmp_path]), 32, seed=0)
+    with pytest.raises(ValueError, match="at least 32 x 32; the largest crop that fits is 31"):
+        find_pictures([tmp_path], 32)
     save(tmp_path / "whole.png", 64, 64, 3)
-    crops = Crops(find_pictures([tmp_path]), 32, seed=0, note=notes.append)
-    assert "1 pictures smaller" in notes.pop()
+    assert len(find_pictures([tmp_path], 32, notes.append)) == 1
+    assert "small.png: left out, smaller than a crop of 32" in notes.pop()
     cut = tmp_path / "cut.png"
     cut.write_bytes((tmp_path / "whole.png").read_bytes()[:5000])
-    crops = Crops(find_pictures([tmp_path]), 64, seed=0, note=notes.append)
+    crops = Crops(find_pictures([tmp_path], 64), 64, seed=0, note=notes.append)
     notes.clear()
     assert all(crops[step, 0].shape == (3, 64, 64) for step in range(20))
     assert len(notes) == 1 and "cut.png" in notes[0]
