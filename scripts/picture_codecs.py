@@ -6,7 +6,8 @@ image/fit@preset=best,effort=3   with two
 avif                             a peer (datasets/picture_peers.py)
 """
 
-from collections.abc import Callable
+import glob
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ import click
 import torch
 from torch import Tensor
 
-from latentpack.codecs.codec import Rate
+from latentpack.codecs.codec import Codec, Rate
+from latentpack.codecs.container import Reader
 from latentpack.codecs.rate_control import find_position
 from latentpack.codecs.registry import CODECS
 from latentpack.datasets.metrics import psnr_db
@@ -114,14 +116,17 @@ def open_by_name(name: str) -> PictureCodec:
     """One codec of `known_names`, with its options."""
     if name in PEERS:
         return _peer(PEERS[name])
-    bare, _, options = name.partition("@")
-    codec = open_codec(bare, **dict(_option(part) for part in options.split(",") if part))
-    digest = codec.header(torch.zeros(3, 8, 8, dtype=torch.uint8)).get("w")
-    weights = f", weights {digest.hex()}" if isinstance(digest, bytes) else ""
+    bare, _, texts = name.partition("@")
+    options = dict(_option(part) for part in texts.split(",") if part)
     steps = _QUALITIES_OF.get(bare, _QUALITIES)
+    if None in steps and glob.has_magic(str(options.get("weights", ""))):
+        return _family(
+            name, [open_codec(bare, **options | {"weights": w}) for w in _files(options)]
+        )
+    codec = open_codec(bare, **options)
     return PictureCodec(
         name,
-        f"latentpack {name}{weights}",
+        f"latentpack {name}{_weights(codec)}",
         ours=True,
         steps=steps,
         encode=lambda x, step: encode_picture(
@@ -130,6 +135,46 @@ def open_by_name(name: str) -> PictureCodec:
         meet=lambda x, rate: encode_picture(codec, x, None if None in steps else rate),
         decode=lambda data: decode_picture(data, codec)[0],
     )
+
+
+def _files(options: dict[str, Any]) -> list[str]:
+    pattern = str(options["weights"])
+    found = sorted(glob.glob(pattern))  # noqa: PTH207 (Path.glob: no absolute patterns)
+    if not found:
+        raise ValueError(f"{pattern}: no file matches")
+    return found
+
+
+def _family(name: str, codecs: list[Codec]) -> PictureCodec:
+    """A codec whose weights have one rate each, as one: a step for each file of weights."""
+
+    def encode(x: Tensor, step: float | None) -> bytes:
+        assert step is not None
+        return encode_picture(codecs[int(step)], x)
+
+    def decode(data: bytes) -> Tensor:
+        made_with = Reader(data).params["w"]
+        codec = next(codec for codec in codecs if _digest(codec) == made_with)
+        return decode_picture(data, codec)[0]
+
+    return PictureCodec(
+        name,
+        f"latentpack {name}{''.join(map(_weights, codecs))}",
+        ours=True,
+        steps=tuple(range(len(codecs))),
+        encode=encode,
+        meet=lambda x, rate: _meet(x, rate, range(len(codecs)), encode, decode),
+        decode=decode,
+    )
+
+
+def _digest(codec: Codec) -> Any:
+    return codec.header(torch.zeros(3, 8, 8, dtype=torch.uint8)).get("w")
+
+
+def _weights(codec: Codec) -> str:
+    digest = _digest(codec)
+    return f", weights {digest.hex()}" if isinstance(digest, bytes) else ""
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -150,22 +195,28 @@ def _peer(coder: PictureCoder) -> PictureCodec:
         ours=False,
         steps=coder.steps,
         encode=encode,
-        meet=lambda x, rate: _meet(coder, for_peer(x, coder.alpha), rate),
+        meet=lambda x, rate: _meet(x, rate, coder.dial, encode, coder.decode),
         decode=coder.decode,
     )
 
 
-def _meet(coder: PictureCoder, x: Tensor, rate: Rate) -> bytes:
-    """The file of a peer that comes nearest to a rate, by bisection over its setting."""
-    last = len(coder.dial) - 1
+def _meet(
+    x: Tensor,
+    rate: Rate,
+    dial: Sequence[float],
+    encode: Callable[[Tensor, float | None], bytes],
+    decode: Callable[[bytes], Tensor],
+) -> bytes:
+    """The file that comes nearest to a rate, by bisection over a setting that moves the size."""
+    last = len(dial) - 1
     if rate.name == "quality":
-        return coder.encode(x, coder.dial[round(min(rate.value, 100) / 100 * last)])
+        return encode(x, dial[round(min(rate.value, 100) / 100 * last)])
     files: dict[int, bytes] = {}
 
     def measure(position: int) -> float:
-        files[position] = coder.encode(x, coder.dial[position])
+        files[position] = encode(x, dial[position])
         if rate.name == "psnr":
-            return psnr_db(*visible(x, coder.decode(files[position])))
+            return psnr_db(*visible(x, decode(files[position])))
         return len(files[position])
 
     target = rate.value if rate.name == "psnr" else bytes_asked(rate, x)

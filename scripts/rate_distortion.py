@@ -219,7 +219,7 @@ def _means(results: list[Result]) -> list[Point]:
     of_step: dict[float | None, list[Result]] = {}
     for result in results:
         of_step.setdefault(result.step, []).append(result)
-    return [_mean(found) for found in of_step.values()]
+    return sorted(map(_mean, of_step.values()), key=lambda point: point.bpp)
 
 
 def _mean(results: list[Result]) -> Point:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from latentpack.codecs.codec import Rate
 from latentpack.datasets import kodak
 from latentpack.datasets.metrics import bd_rate_percent, psnr_db
 from latentpack.datasets.picture_peers import PEERS, peer
-from latentpack.scripts import rate_distortion
+from latentpack.scripts import picture_codecs, rate_distortion
 from latentpack.tests.command_line import fails, run
 
 pytest_plugins = ["latentpack.tests.picture_double"]
@@ -171,3 +172,26 @@ def test_stored_curves_stand_beside_those_of_the_run(folder, monkeypatch):
     assert rows["VTM"]["bd_rate_vs_jpeg"] == pytest.approx(-64.3, abs=0.1)
     assert rows["webp"]["bd_rate_vs_jpeg"] is not None  # against the stored JPEG
     assert plot.read_text().startswith("<?xml")
+
+
+def test_checkpoints_of_one_rate_make_a_curve(folder, tmp_path):
+    from compressai.registry import MODELS
+
+    for number in range(2):
+        torch.manual_seed(0)
+        model = MODELS["bmshj2018-factorized"](8, 12).eval()
+        with torch.no_grad():
+            model.g_a[-1].weight *= 4 ** (2 + number)  # latents of larger numbers: more bytes
+        model.update()
+        torch.save(model.state_dict(), tmp_path / f"q{number}.pth")
+    name = f"image/compressai@weights={tmp_path}/q*.pth"
+    found = points_of(run("evaluate", "image", "--data", folder, "--codecs", name, "--json"))[name]
+    assert len(found) == 2 and found[0][0] < found[1][0]
+    codec = picture_codecs.open_by_name(name)
+    x = torch.from_numpy(smooth()).permute(2, 0, 1).contiguous()
+    files = [codec.encode(x, step) for step in codec.steps]
+    for file in files:
+        assert codec.meet(x, Rate(max_bytes=len(file))) == file
+        assert codec.decode(file).shape == x.shape
+    missing = "image/compressai@weights=/none/*.pth"
+    assert "no file matches" in fails("evaluate", "image", "--data", folder, "--codecs", missing)
