@@ -1,0 +1,380 @@
+"""Fitting of `image/fit`: gradient descent on the latents and networks of one picture.
+
+The objective is bits / pixels + lmbda * 255^2 * mse. Rounding is replaced by soft rounding with
+noise (Agustsson and Theis 2020, arXiv:2006.09952), which both harden until the last phase rounds
+(C3, Kim et al. 2024, arXiv:2312.02753). All that changes in time is a function of the fraction
+that is done, so a run can be as long as a number of steps or of seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...kernels import fit_train
+from . import fit_networks as networks
+from .fit_networks import PRESETS, Preset
+
+Progress = Callable[[int, int, float, float], object]
+Array = NDArray[np.float32]
+
+STEPS = (100, 200, 400, 800, 1500, 2500, 4000, 7000, 12_000, 20_000)  # by effort
+CHECKPOINT_SECONDS = 20.0
+_REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the quality of a fit depends on besides its length; pairs are first and last values.
+
+    Attributes:
+        latent_rate: of Adam on the latents, in steps of the quantiser.
+        network_rate: of Adam on the parameters.
+        warm: the fraction of steps over which the rates rise from 0; then they fall as a cosine.
+        floor: the fraction of the rates that the cosine ends with.
+        temperature: of the soft rounding.
+        noise: standard deviation.
+        hard: the fraction of steps that round, at the end.
+        hard_rate: the rates there, as a fraction, before they fall to 0.
+    """
+
+    latent_rate: float = 0.16
+    network_rate: float = 0.01
+    warm: float = 0.01
+    floor: float = 0.05
+    temperature: tuple[float, float] = (0.3, 0.1)
+    noise: tuple[float, float] = (0.22, 0.12)
+    hard: float = 0.12
+    hard_rate: float = 0.05
+
+
+RECIPE = Recipe()
+# Slices whose parameters are of another size than the rest learn at other rates.
+_RATES = {"context.b3": 4.0, "up": 0.3}
+
+
+@dataclass
+class Fitted:
+    """A fit: what is coded, and what going on from it takes.
+
+    Attributes:
+        grids: int16 latents [rows, columns], finest first.
+        parameters: float32 [count], in the order of `fit_networks.layout`.
+        latents: float32, the latents of all grids before rounding.
+        bits: of the grids, as the context model estimates them.
+        mse: of the picture in 0..1, before pixels are rounded and clamped.
+    """
+
+    grids: list[Tensor]
+    parameters: Tensor
+    latents: Tensor
+    bits: float
+    mse: float
+
+
+class Engine(Protocol):
+    """Whatever computes an iteration."""
+
+    def step(
+        self, latents: Array, params: Array, objective: fit_train.Objective
+    ) -> fit_train.Step: ...
+
+
+class TorchEngine:
+    """The iteration by torch's automatic differentiation, on any of its devices."""
+
+    def __init__(self, preset: Preset, picture: Tensor, device: torch.device | str):
+        """Prepare for float32 `picture` [C, H, W], 0..1."""
+        self._preset = preset
+        self._picture = picture.to(device)
+        self._shapes = networks.grid_shapes(*picture.shape[1:])
+
+    def step(self, latents: Array, params: Array, objective: fit_train.Objective) -> fit_train.Step:
+        """The same as `fit_train.Trainer.step`."""
+        colours, height, width = self._picture.shape
+        flat = torch.from_numpy(latents).to(self._picture.device).requires_grad_()
+        vector = torch.from_numpy(params).to(self._picture.device).requires_grad_()
+        grids = _split(flat, self._shapes)
+        p = networks.split(vector, self._preset, colours)
+        bits = networks.rate_bits(p, grids, self._preset.taps)
+        x_hat = networks.synthesise(p, networks.upsample(p, grids))
+        mse = (x_hat - self._picture).square().mean()
+        (bits / (height * width) + objective.weight * mse).backward()
+        assert flat.grad is not None and vector.grad is not None
+        grads = flat.grad.cpu().numpy(), vector.grad.cpu().numpy()
+        return fit_train.Step(bits.item(), mse.item(), *grads)
+
+
+def _split(latents: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
+    parts = latents.split([rows * columns for rows, columns in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def engine_for(
+    preset: Preset, picture: Tensor, threads: int | None = None, device: str | None = None
+) -> Engine:
+    """The compiled iteration, or torch's where that can't be had or another device is asked for."""
+    if device not in (None, "cpu") or not fit_train.available():
+        return TorchEngine(preset, picture, device or "cpu")
+    net = fit_train.Net(preset.taps, preset.hidden, preset.width, picture.shape[0])
+    count = networks.count(preset, picture.shape[0])
+    threads = threads or len(os.sched_getaffinity(0))
+    return fit_train.Trainer(net, picture.numpy(), count, threads=min(threads, 64))
+
+
+def objective_for(lmbda: float) -> fit_train.Objective:
+    """What `fit_train` minimises at this lmbda."""
+    return fit_train.Objective(
+        lmbda * 255**2,
+        networks.B_MIN,
+        networks.B_STEP,
+        networks.SCALES,
+        networks.LATENT_UNIT,
+    )
+
+
+class Phase(NamedTuple):
+    """The settings at a fraction of a run."""
+
+    rate: float
+    temperature: float
+    noise: float
+
+
+def phase_at(recipe: Recipe, fraction: float) -> Phase:
+    """Settings at a fraction from 0 to 1; temperature 0 is rounding."""
+    soft = 1 - recipe.hard
+    if fraction >= soft:
+        left = (1 - fraction) / max(recipe.hard, 1e-9)
+        return Phase(recipe.hard_rate * max(left, 0.02), 0.0, 0.0)
+    t = fraction / soft
+    wave = recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * t))
+    return Phase(
+        wave * min(1.0, (fraction + 1e-3) / max(recipe.warm, 1e-9)),
+        recipe.temperature[0] + (recipe.temperature[1] - recipe.temperature[0]) * t,
+        recipe.noise[0] + (recipe.noise[1] - recipe.noise[0]) * t,
+    )
+
+
+class State:
+    """Latents, parameters and their moments: all that a run changes."""
+
+    def __init__(self, latents: Array, params: Array, scale: Array):
+        """Begin; `scale` says how fast each parameter learns."""
+        self.latents, self.scale = latents, scale
+        self.scaled = params / scale
+        self.latent_adam = fit_train.Adam(
+            np.zeros_like(latents), np.zeros_like(latents), beta2=0.99
+        )
+        self.param_adam = fit_train.Adam(np.zeros_like(params), np.zeros_like(params), beta2=0.99)
+        self.step = 0
+        self.seconds = 0.0
+        self.values, self.slope = np.empty_like(latents), np.empty_like(latents)
+
+    @property
+    def params(self) -> Array:
+        """The parameters as the networks take them."""
+        params: Array = self.scaled * self.scale
+        return params
+
+    def advance(
+        self, engine: Engine, objective: fit_train.Objective, recipe: Recipe, phase: Phase
+    ) -> tuple[float, float]:
+        """One iteration; returns bits and mse before it."""
+        seed = self.step * 0x9E3779B1 + 0x85EBCA6B
+        fit_train.soften(
+            self.latents, phase.temperature, phase.noise, seed, self.values, self.slope
+        )
+        got = engine.step(self.values, self.params, objective)
+        rate = recipe.latent_rate * phase.rate
+        fit_train.adam(self.latent_adam, rate, got.latent_grads, self.slope, self.latents)
+        np.clip(self.latents, -networks.LIMIT, networks.LIMIT, out=self.latents)
+        rate = recipe.network_rate * phase.rate
+        fit_train.adam(self.param_adam, rate, got.param_grads, self.scale, self.scaled)
+        self.step += 1
+        return got.bits, got.mse
+
+    def save(self, path: Path, key: str) -> None:
+        """Write all of it, whole or not at all."""
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                key=np.array(key),
+                progress=np.array([self.step, self.seconds]),
+                adam_steps=np.array([self.latent_adam.steps, self.param_adam.steps]),
+                **{name: self._arrays()[name] for name in self._arrays()},
+            )
+        partial.replace(path)
+
+    def load(self, path: Path, key: str) -> None:
+        """Go on from a file of `save`.
+
+        Raises:
+            ValueError: it is not such a file, or is of another picture or other settings.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                stored = {name: file[name] for name in file.files}
+            if str(stored["key"]) != key:
+                raise ValueError(
+                    f"{path} is of another picture or other settings; delete it or name another"
+                )
+            for name, array in self._arrays().items():
+                array[:] = stored[name]
+            self.step, self.seconds = int(stored["progress"][0]), float(stored["progress"][1])
+            self.latent_adam.steps, self.param_adam.steps = map(int, stored["adam_steps"])
+        except (OSError, KeyError, EOFError) as error:
+            raise ValueError(f"{path} is not a checkpoint of image/fit: {error}") from None
+
+    def _arrays(self) -> dict[str, Array]:
+        return {
+            "latents": self.latents,
+            "scaled": self.scaled,
+            "latent_first": self.latent_adam.first,
+            "latent_second": self.latent_adam.second,
+            "param_first": self.param_adam.first,
+            "param_second": self.param_adam.second,
+        }
+
+
+def rates_of(preset: Preset, colours: int) -> Array:
+    """How fast each parameter learns, relative to the recipe's rate."""
+    scale = np.ones(networks.count(preset, colours), np.float32)
+    for name, rate in _RATES.items():
+        piece = networks.layout(preset, colours)[name]
+        scale[piece.start : piece.stop] = rate
+    return scale
+
+
+def optimise(
+    x: Tensor,
+    preset: str,
+    lmbda: float,
+    mean: Tensor,
+    *,
+    effort: int = 5,
+    time_budget: float | None = None,
+    start: Fitted | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    steps: int | None = None,
+    recipe: Recipe = RECIPE,
+) -> Fitted:
+    """Fit latents and networks to a picture.
+
+    Args:
+        x: uint8 [C, H, W], C = 1 or 3.
+        preset: name of a row of `fit_networks.PRESETS`.
+        lmbda: weight of 255^2 * mse against bits per pixel.
+        mean: float32 [count], the parameters to start from (the prior's).
+        effort: 0 to 9: `STEPS` iterations.
+        time_budget: seconds for all iterations, instead of a number of them.
+        start: go on from this fit, e.g. of another lmbda, with a quarter of the steps.
+        checkpoint: file to save the state to now and then, and to go on from if it exists. With a
+            number of steps, going on ends with exactly what the unbroken run ends with.
+        progress: called with step, total (an estimate with a time budget), bpp and PSNR in dB.
+        threads: of the compiled iteration; None = one for each core.
+        device: of torch; None = the compiled iteration on the CPU.
+        steps: the number of iterations, instead of the effort's.
+        recipe: rates and schedules.
+
+    Raises:
+        ValueError: `checkpoint` is of another picture or other settings.
+    """
+    colours, height, width = x.shape
+    picture = x.to(torch.float32) / 255
+    sizes = PRESETS[preset]
+    engine = engine_for(sizes, picture, threads, device)
+    shapes = networks.grid_shapes(height, width)
+    first = start.parameters if start else mean
+    latents = (
+        start.latents.numpy().copy()
+        if start
+        else np.zeros(sum(rows * columns for rows, columns in shapes), np.float32)
+    )
+    state = State(latents, first.numpy().astype(np.float32), rates_of(sizes, colours))
+    total = steps or STEPS[effort] // (4 if start else 1)
+    key = _key(x, preset, lmbda, mean, total if time_budget is None else -1, start is not None)
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint, key)
+    clock = _Clock(state.seconds, total, time_budget)
+    objective = objective_for(lmbda)
+    saved = reported = time.monotonic()
+    offset = 0.35 if start else 0.0  # a fit that goes on skips the softest part
+    while (fraction := clock.fraction(state.step)) < 1:
+        phase = phase_at(recipe, offset + (1 - offset) * fraction)
+        bits, mse = state.advance(engine, objective, recipe, phase)
+        now = time.monotonic()
+        if progress and now - reported > _REPORT_SECONDS:
+            reported = now
+            psnr = -10 * math.log10(max(mse, 1e-10))
+            progress(state.step, clock.total(state.step), bits / (height * width), psnr)
+        if checkpoint and now - saved > CHECKPOINT_SECONDS:
+            saved, state.seconds = now, clock.seconds()
+            state.save(checkpoint, key)
+    fitted = _finish(state, engine, objective, shapes)
+    if progress:
+        psnr = -10 * math.log10(max(fitted.mse, 1e-10))
+        progress(state.step, state.step, fitted.bits / (height * width), psnr)
+    return fitted
+
+
+def _finish(
+    state: State,
+    engine: Engine,
+    objective: fit_train.Objective,
+    shapes: list[tuple[int, int]],
+) -> Fitted:
+    values = np.clip(np.rint(state.latents), -networks.LIMIT, networks.LIMIT)
+    last = engine.step(values, state.params, objective)
+    grids = [grid.to(torch.int16) for grid in _split(torch.from_numpy(values), shapes)]
+    return Fitted(
+        grids,
+        torch.from_numpy(state.params),
+        torch.from_numpy(state.latents),
+        last.bits,
+        last.mse,
+    )
+
+
+class _Clock:
+    """The fraction of a run that is done, by steps or by seconds."""
+
+    def __init__(self, seconds: float, total: int, budget: float | None):
+        self._began = time.monotonic() - seconds
+        self._total, self._budget = total, budget
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def fraction(self, step: int) -> float:
+        if self._budget is None:
+            return step / self._total
+        return self.seconds() / self._budget if self._budget > 0 else 1.0
+
+    def total(self, step: int) -> int:
+        done = self.fraction(step)
+        return self._total if self._budget is None else max(step, round(step / max(done, 1e-6)))
+
+
+def _key(x: Tensor, preset: str, lmbda: float, mean: Tensor, total: int, going_on: bool) -> str:
+    """What a checkpoint must be of."""
+    import xxhash
+
+    digest = xxhash.xxh3_64()
+    digest.update(x.contiguous().numpy().data)
+    digest.update(mean.contiguous().numpy().data)
+    return f"{preset} {lmbda!r} {total} {going_on} {tuple(x.shape)} {digest.hexdigest()}"
