@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import rans
+from . import fit_train_ref, rans
 
 __all__ = ["Adam", "Net", "Objective", "Step", "Trainer", "adam", "available", "soften"]
 
@@ -30,6 +30,10 @@ def _compiled() -> Any:
 def available() -> bool:
     """Whether the compiled extension is there."""
     return len(rans.backends()) > 1
+
+
+def _reference(backend: str | None) -> bool:
+    return backend == "ref" or (backend is None and not available())
 
 
 def _isa(backend: str | None) -> int:
@@ -140,9 +144,12 @@ def soften(
     rounds, with slopes of 1 (straight through).
     """
     _check_floats(latents=latents, values=values, slope=slope)
-    _compiled().fit_train_soften(
-        latents, temperature, noise, seed & 0xFFFFFFFF, values, slope, _isa(backend)
-    )
+    if _reference(backend):
+        fit_train_ref.soften(latents, temperature, noise, seed, values, slope)
+    else:
+        _compiled().fit_train_soften(
+            latents, temperature, noise, seed & 0xFFFFFFFF, values, slope, _isa(backend)
+        )
 
 
 @dataclass
@@ -177,9 +184,12 @@ def adam(
         1 / (1 - state.beta1**state.steps),
         1 / (1 - state.beta2**state.steps),
     )
-    _compiled().fit_train_adam(
-        settings, grads, slope, latents, state.first, state.second, _isa(backend)
-    )
+    if _reference(backend):
+        fit_train_ref.adam(settings, grads, slope, latents, state.first, state.second)
+    else:
+        _compiled().fit_train_adam(
+            settings, grads, slope, latents, state.first, state.second, _isa(backend)
+        )
 
 
 def _check_floats(**arrays: Array) -> None:

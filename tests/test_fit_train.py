@@ -14,7 +14,7 @@ OBJECTIVE = fit_train.Objective(
 # Of the largest gradient of a slice: float32 sums over all pixels, in another order.
 TOLERANCE = 1e-4
 
-pytestmark = pytest.mark.skipif(not BACKENDS, reason="the C++ extension is not built")
+compiled = pytest.mark.skipif(not BACKENDS, reason="the C++ extension is not built")
 
 
 def case(preset, colours, height, width, seed=0):
@@ -42,6 +42,7 @@ def close(got, wanted):
     assert np.abs(got - wanted).max() <= TOLERANCE * max(np.abs(wanted).max(), 1e-6)
 
 
+@compiled
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
@@ -72,6 +73,7 @@ def test_gradients_are_those_of_torch(backend, threads, name, colours, height, w
         close(step.param_grads[part], param_grads[part].numpy())
 
 
+@compiled
 def test_a_row_outside_the_table_moves_only_back():
     preset = networks.PRESETS["fast"]
     picture, params, grids = case(preset, 1, 8, 8)
@@ -89,6 +91,7 @@ def test_a_row_outside_the_table_moves_only_back():
         assert bool(grads.reshape(-1, 2)[0, 1] < 0) == moves
 
 
+@compiled
 def test_memory_is_checked():
     preset = networks.PRESETS["fast"]
     picture, params, grids = case(preset, 1, 8, 8)
@@ -105,7 +108,7 @@ def test_memory_is_checked():
         fit_train.Trainer(net._replace(taps=15), picture.numpy(), len(params))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["ref", *BACKENDS])
 def test_soften(backend):
     x = np.linspace(-3, 3, 1003, dtype=np.float32)
     values, slope = np.empty_like(x), np.empty_like(x)
@@ -128,7 +131,7 @@ def test_soften(backend):
 def test_noise_is_about_normal_and_the_same_everywhere():
     x = np.full(100_001, 0.5, np.float32)
     found = []
-    for backend in BACKENDS:
+    for backend in ["ref", *BACKENDS]:
         values, slope = np.empty_like(x), np.empty_like(x)
         fit_train.soften(x, 1e3, 0.1, 7, values, slope, backend=backend)
         found.append(values)  # so high a temperature leaves the values alone
@@ -139,7 +142,7 @@ def test_noise_is_about_normal_and_the_same_everywhere():
         assert np.abs(other - found[0]).max() < 1e-3
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["ref", *BACKENDS])
 def test_adam(backend):
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(77, generator=generator)

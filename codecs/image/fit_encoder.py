@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +49,12 @@ class Recipe:
         hard_rate: the rates there, as a fraction, before they fall to 0.
     """
 
-    latent_rate: float = 0.16
-    network_rate: float = 0.01
+    latent_rate: float = 0.06
+    network_rate: float = 0.025
     warm: float = 0.01
     floor: float = 0.05
     temperature: tuple[float, float] = (0.3, 0.1)
-    noise: tuple[float, float] = (0.22, 0.12)
+    noise: tuple[float, float] = (0.28, 0.18)
     hard: float = 0.12
     hard_rate: float = 0.05
 
@@ -87,7 +88,9 @@ class Engine(Protocol):
 
     def step(
         self, latents: Array, params: Array, objective: fit_train.Objective
-    ) -> fit_train.Step: ...
+    ) -> fit_train.Step:
+        """Rate, distortion and gradients, as `fit_train.Trainer.step`."""
+        ...
 
 
 class TorchEngine:
@@ -234,7 +237,7 @@ class State:
                 array[:] = stored[name]
             self.step, self.seconds = int(stored["progress"][0]), float(stored["progress"][1])
             self.latent_adam.steps, self.param_adam.steps = map(int, stored["adam_steps"])
-        except (OSError, KeyError, EOFError) as error:
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a checkpoint of image/fit: {error}") from None
 
     def _arrays(self) -> dict[str, Array]:
