@@ -43,7 +43,7 @@ def tables() -> TableSet:
 
 
 def bits_of(symbols: Any, rows: Any) -> float:
-    """What symbols cost, as `TableSet.cost_bits` in less time; those beyond +-2 LIMIT as if there."""
+    """As `TableSet.cost_bits` in less time; symbols beyond +-2 LIMIT cost as if there."""
     column = np.clip(symbols, -2 * LIMIT, 2 * LIMIT).astype(np.int64) + 2 * LIMIT
     return float(_costs()[rows, column].sum(dtype=np.float64))
 
