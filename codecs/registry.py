@@ -19,6 +19,7 @@ CODECS = {
     1: "tensor/lossless",
     2: "image/light",
     3: "tensor/delta",
+    4: "image/fit",
     7: "image/compressai",
 }
 

@@ -164,6 +164,73 @@ def image_light() -> dict[str, bytes]:
     return {"parse.safetensors": save({n: v.contiguous() for n, v in state.items()})}
 
 
+def image_fit() -> dict[str, bytes]:
+    """Files of codec 4 (.lpk), their pixels (.bin), and the prior that they need."""
+    import tempfile
+
+    import numpy as np
+    import torch
+
+    from latentpack.codecs.codec import Packet
+    from latentpack.codecs.container import Writer
+    from latentpack.codecs.image import fit_networks, fit_prior, fit_stream, light_alpha, picture
+    from latentpack.codecs.image.fit import TILE
+    from latentpack.codecs.image.fit_parameters import Coded
+    from latentpack.kernels.fit import grid_shapes
+
+    def integers(count: int, top: int, seed: int) -> torch.Tensor:
+        return torch.tensor(numbers(count, 2 * top + 1, seed)) - top
+
+    preset = fit_networks.PRESETS["fast"]
+    priors = {}
+    for colours in (1, 3):
+        count = fit_networks.count(preset, colours)
+        mean = torch.stack([integers(count, 300, r) / 1024 for r in (0, 1)])
+        for row in mean:
+            p = fit_networks.split(row, preset, colours)
+            p["context.b3"][:, 1] = 9
+            p["up"][:] = torch.tensor(fit_networks.CUBIC)
+            p["synthesis.b2"][:] = 0.5
+        q = torch.arange(2 * len(fit_networks.layout(preset, colours))).view(2, -1) % 3 + 5
+        scale = integers(2 * count, 6, 3).view(2, -1) + 46
+        priors[f"fast.{colours}"] = {"mean": mean, "scale": scale, "q": q}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prior.lpkw"
+        fit_prior.save(path, [0.001, 0.02], priors)
+        files = {path.name: path.read_bytes()}
+        opened = fit_prior.load(path)
+    cases = {"rgb": (27, 40, 3), "grey": (33, 17, 1), "rgba": (20, 9, 4), "tiles": (2, 2050, 1)}
+    for seed, (name, (height, width, channels)) in enumerate(cases.items()):
+        prior = opened.at("fast", 1 if channels == 1 else 3, seed % 2)
+        slices = len(prior.slices)
+        coded = Coded(
+            prior.q + integers(slices, 1, seed).numpy(),
+            integers(slices, 2, seed + 9).numpy(),
+            integers(len(prior.mean), 3, seed + 20).numpy(),
+        )
+        file, tiles = io.BytesIO(), picture.Grid(width, height, TILE)
+        pixels = torch.zeros(channels, height, width, dtype=torch.uint8)
+        header = {"s": [width, height, channels], "w": opened.digest}
+        with Writer(file, 4, header) as writer:
+            for number in range(len(tiles)):
+                top, left, h, w = tiles.box(number)
+                grids = [
+                    integers(r * c, 2 + k, seed + k).view(r, c).to(torch.int16).numpy()
+                    for k, (r, c) in enumerate(grid_shapes(h, w))
+                ]
+                grids[seed] = np.zeros_like(grids[seed])  # one that is not coded
+                tile = fit_stream.Tile(prior, 100 + seed, coded, grids)
+                painted, alpha = torch.from_numpy(tile.pixels()), None
+                if channels == 4:
+                    plane = (integers(h * w, 127, 5) + 127).view(1, h, w).to(torch.uint8)
+                    painted, alpha = torch.cat([painted, plane]), light_alpha.encode(plane[0])
+                pixels[:, top : top + h, left : left + w] = painted
+                key = number if len(tiles) > 1 else None
+                writer.write(Packet(key, fit_stream.write(tile, alpha)))
+        files |= {f"{name}.lpk": file.getvalue(), f"{name}.bin": pixels.numpy().tobytes()}
+    return files
+
+
 def kv() -> dict[str, bytes]:
     """Pages (.lkv), their tables (.lkt) and elements (.bin) [k and v, 2 layers, 40, 2, 8]."""
     import torch
@@ -248,6 +315,7 @@ def outer() -> dict[str, bytes]:
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "container": container,
     "delta": delta,
+    "image_fit": image_fit,
     "image_light": image_light,
     "kv": kv,
     "outer": outer,

@@ -31,3 +31,27 @@ def write_light_weights():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_fit_prior():
+    """A function that writes a prior file of image/fit around initial networks, and opens it."""
+    from latentpack.codecs.image import fit_networks, fit_prior
+
+    def write(path, presets=("fast",), lmbdas=(0.001, 0.02)):
+        priors = {}
+        for name in presets:
+            preset = fit_networks.PRESETS[name]
+            for colours in (1, 3):
+                generators = (torch.Generator().manual_seed(rate) for rate in range(len(lmbdas)))
+                means = [fit_networks.initial(preset, colours, g) for g in generators]
+                slices = len(fit_networks.layout(preset, colours))
+                priors[f"{name}.{colours}"] = {
+                    "mean": torch.stack(means),
+                    "scale": torch.full((len(lmbdas), len(means[0])), 52),
+                    "q": torch.full((len(lmbdas), slices), 6),
+                }
+        fit_prior.save(path, list(lmbdas), priors)
+        return fit_prior.PriorFile(path)
+
+    return write

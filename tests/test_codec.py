@@ -14,6 +14,7 @@ def test_table_is_frozen():
         1: "tensor/lossless",
         2: "image/light",
         3: "tensor/delta",
+        4: "image/fit",
         7: "image/compressai",
     }
 

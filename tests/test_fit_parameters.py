@@ -13,29 +13,9 @@ from latentpack.kernels import rans
 from latentpack.kernels.errors import BitstreamError
 
 
-def prior_file(path, presets=("fast",), lmbdas=(0.001, 0.02)):
-    """Priors around initial networks, as a test needs them."""
-    priors = {}
-    for name in presets:
-        for colours in (1, 3):
-            slices = net.layout(net.PRESETS[name], colours)
-            count = net.count(net.PRESETS[name], colours)
-            means = [
-                net.initial(net.PRESETS[name], colours, torch.Generator().manual_seed(rate))
-                for rate in range(len(lmbdas))
-            ]
-            priors[f"{name}.{colours}"] = {
-                "mean": torch.stack(means),
-                "scale": torch.full((len(lmbdas), count), 52),
-                "q": torch.full((len(lmbdas), len(slices)), 6),
-            }
-    fit_prior.save(path, list(lmbdas), priors)
-    return fit_prior.PriorFile(path)
-
-
 @pytest.fixture(scope="module")
-def priors(tmp_path_factory):
-    return prior_file(tmp_path_factory.mktemp("prior") / "prior.lpkw")
+def priors(tmp_path_factory, write_fit_prior):
+    return write_fit_prior(tmp_path_factory.mktemp("prior") / "prior.lpkw")
 
 
 def networks(prior, seed=0, spread=0.1):

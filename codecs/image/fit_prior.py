@@ -31,7 +31,6 @@ from . import fit_networks as networks
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SHIPPED = WEIGHTS / "image-fit.lpkw"
 _CODEC = "image/fit"
-_PRESETS = {preset.number: name for name, preset in networks.PRESETS.items()}
 
 Integers = npt.NDArray[np.int64]
 
@@ -134,6 +133,11 @@ class PriorFile:
         gaps = [abs(math.log(known / lmbda)) for known in self.lmbdas]
         return self.at(preset, colours, gaps.index(min(gaps)))
 
+    def __contains__(self, key: tuple[str, int, int]) -> bool:
+        """Whether it has a prior of (preset, colours, rate)."""
+        preset, colours, rate = key
+        return f"{preset}.{colours}.mean" in self._tensors and 0 <= rate < len(self.lmbdas)
+
     def at(self, preset: str, colours: int, rate: int) -> Prior:
         """The prior of a rate.
 
@@ -141,7 +145,7 @@ class PriorFile:
             ValueError: the file has no such prior.
         """
         key = f"{preset}.{colours}"
-        if f"{key}.mean" not in self._tensors or not 0 <= rate < len(self.lmbdas):
+        if (preset, colours, rate) not in self:
             raise ValueError(
                 f"{self.path.name} has no prior {rate} of preset {preset!r} with {colours} colours"
             )
@@ -176,11 +180,6 @@ def find(digest: bytes, path: Path) -> PriorFile:
             f"{given.digest.hex()}; name the right file with --weights"
         )
     return load(found)
-
-
-def preset_name(number: int) -> str | None:
-    """The name of a preset in a stream, None if it is unknown."""
-    return _PRESETS.get(number)
 
 
 def save(

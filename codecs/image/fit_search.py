@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 
 LOWEST, HIGHEST = 2.0**-15, 1.0  # of lmbda
 _CORRECTIONS = 4  # fits after the first, while the goal is not met
-_RETREATS = 6  # further ones that only get below a ceiling
-_STEP = 3.0  # no fit moves lmbda by more than this factor
+_RETREATS = 5  # further ones that only get below a ceiling, with ever longer steps
+_STEP = 8.0  # no fit moves lmbda by more than this factor
+_RETREAT = 1.3
 _ROOM = 0.985  # of a ceiling is aimed at
 
 T = TypeVar("T")
@@ -87,11 +88,11 @@ def search(
             break
         nearest = min(seen, key=lambda a: abs(math.log(a.lmbda / lmbda)))
         seen.append(_attempt(fit, measure, lmbda, nearest.result))
-    for _ in range(_RETREATS):
+    for i in range(_RETREATS):
         lowest = min(seen, key=lambda a: a.lmbda)
         if any(goal.legal(a.value) for a in seen) or lowest.lmbda <= LOWEST:
             break
-        lmbda = max(LOWEST, min(_next(seen, goal), lowest.lmbda) / _STEP)
+        lmbda = max(LOWEST, min(_next(seen, goal), lowest.lmbda) / _RETREAT**2**i)
         seen.append(_attempt(fit, measure, lmbda, lowest.result))
     legal = [a for a in seen if goal.legal(a.value)]
     best = min(legal, key=lambda a: abs(a.value - goal.target), default=None)
@@ -113,6 +114,15 @@ def _next(seen: list[Attempt[T]], goal: Goal) -> float:
         share = (goal.aim - below.value) / (above.value - below.value)
         return below.lmbda * (above.lmbda / below.lmbda) ** min(0.95, max(0.05, share))
     near = below or above or seen[-1]
-    move = (goal.aim - near.value) / goal.slope
+    move = (goal.aim - near.value) / _slope(seen, goal)
     lmbda = near.lmbda * math.exp(min(math.log(_STEP), max(-math.log(_STEP), move)))
     return min(HIGHEST, max(LOWEST, lmbda))
+
+
+def _slope(seen: list[Attempt[T]], goal: Goal) -> float:
+    """Between the two attempts that are nearest to the goal, if it is a likely one."""
+    if len(seen) < 2:
+        return goal.slope
+    a, b = sorted(seen, key=lambda attempt: abs(attempt.value - goal.aim))[:2]
+    found = (a.value - b.value) / math.log(a.lmbda / b.lmbda)
+    return min(3 * goal.slope, max(goal.slope / 3, found))

@@ -1,12 +1,12 @@
 """A tile of `image/fit` as bytes, and back to pixels.
 
-    offset  size  meaning
-    0       1     preset (low 2 bits) and rate of the prior (high 6 bits)
-    1       1     bit k: grid k is coded, otherwise it is zeros; bit 7 is 0
-    2       1     p: the trade-off lmbda 2**(p / 16 - 15) that it was fitted for; not needed to decode
-    ..      1-4   with alpha only: varint, length n of the stream
-    ..      n     one rANS stream: the networks (`fit_parameters`), then the grids (`kernels.fit_ref`)
-    ..      rest  with alpha only: a lossless WebP picture (grey) of the tile's alpha
+offset  size  meaning
+0       1     preset (low 2 bits) and rate of the prior (high 6 bits)
+1       1     bit k: grid k is coded, otherwise it is zeros; bit 7 is 0
+2       1     p: the trade-off lmbda 2**(p / 16 - 15) that it was fitted for; not needed to decode
+..      1-4   with alpha only: varint, length n of the stream
+..      n     one rANS stream: the networks (`fit_parameters`), then the grids (`kernels.fit_ref`)
+..      rest  with alpha only: a lossless WebP picture (grey) of the tile's alpha
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy.typing as npt
 
 from ...kernels import fit, rans
 from ...kernels.errors import BitstreamError
-from ...kernels.fit_ref import GRIDS
+from ...kernels.fit_ref import GRIDS, Grid
 from . import fit_parameters, picture
 from .fit_networks import PRESETS
 from .fit_parameters import Coded
-from .fit_prior import Prior, PriorFile, bits_of, preset_name, tables
+from .fit_prior import Prior, PriorFile, bits_of, tables
 
-MOST_RATES = 64
 _HEAD = 3
+_NAMES = {preset.number: name for name, preset in PRESETS.items()}
 _OCTAVE = 16  # positions of lmbda to one
 _LOWEST = -15  # log2 of lmbda at position 0
 
@@ -48,7 +48,7 @@ class Tile:
     prior: Prior
     position: int
     coded: Coded
-    grids: list[fit.Grid]
+    grids: list[Grid]
 
     def pixels(self, threads: int = 1) -> Pixels:
         """uint8 [colours, height, width]."""
@@ -101,19 +101,22 @@ def _split(priors: PriorFile, body: bytes, channels: int) -> tuple[Prior, int, b
     """Prior, position of lmbda, stream and alpha of a tile."""
     if len(body) < _HEAD:
         raise BitstreamError(f"a tile has {len(body)} bytes, expected at least {_HEAD}")
-    preset, rate = preset_name(body[0] & 3), body[0] >> 2
-    if preset is None or rate >= len(priors.lmbdas) or body[1] >= 1 << GRIDS:
+    preset, rate = _NAMES[body[0] & 3], body[0] >> 2
+    colours = 1 if channels < 3 else 3
+    if (preset, colours, rate) not in priors or body[1] >= 1 << GRIDS:
         raise BitstreamError(
-            f"tile starts with {body[:2].hex()}: preset {body[0] & 3}, rate {rate} of "
-            f"{len(priors.lmbdas)}, mask {body[1]} of {GRIDS} grids"
+            f"tile starts with {body[:2].hex()}: {priors.path.name} has no prior {rate} of preset "
+            f"{preset}, or there are more than {GRIDS} grids"
         )
     stream, alpha = body[_HEAD:], b""
     if channels in (2, 4):
         length, start = picture.read_varint(body, _HEAD)
         if length > len(body) - start:
-            raise BitstreamError(f"tile states a stream of {length} bytes, {len(body) - start} left")
+            raise BitstreamError(
+                f"tile states a stream of {length} bytes, {len(body) - start} left"
+            )
         stream, alpha = body[start : start + length], body[start + length :]
-    return priors.at(preset, 1 if channels < 3 else 3, rate), body[2], stream, alpha
+    return priors.at(preset, colours, rate), body[2], stream, alpha
 
 
 def describe(priors: PriorFile, body: bytes, channels: int) -> dict[str, Any]:
