@@ -10,6 +10,8 @@ from latentpack.codecs.codec import Rate
 from latentpack.scripts.main import main
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from latentpack.scripts.comparison import Picture
     from latentpack.scripts.picture_codecs import PictureCodec
 
@@ -63,20 +65,37 @@ def compare(sources: tuple[str, ...], codecs: str, output: str, force: bool, **r
     from latentpack.scripts.picture_codecs import open_codecs
 
     files = [path for path, _ in find(sources, suffixes)]
-    opened = open_codecs(codecs)
-    with create(output, force) as file:
-        pictures = _compare(files, opened, rate)
+    bar = _bar()
+    opened = open_codecs(codecs, lambda *values: _show_fit(bar, *values))
+    with create(output, force) as file, bar:
+        pictures = _compare(files, opened, rate, bar)
         data = comparison.page(pictures, rate)
         file.write(data)
     _print(pictures, to_stderr=output == "-")
     click.echo(f"wrote {output}, {len(data) / 1e6:.1f} MB; open it in a browser", err=output == "-")
 
 
-def _compare(files: list[str], codecs: "list[PictureCodec]", rate: Rate) -> "list[Picture]":
-    """All pictures through all codecs, with a bar on a terminal."""
-    import torch
+def _bar() -> "Progress":
+    """A bar on a terminal."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[detail]}"))
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _show_fit(bar: "Progress", step: int, steps: int, bpp: float, psnr: float) -> None:
+    """How far a codec is that takes minutes for a picture."""
+    detail = f"step {step} of {steps}, {bpp:.3f} bpp, {psnr:.2f} dB"
+    bar.update(bar.task_ids[-1], detail=detail)
+
+
+def _compare(
+    files: list[str], codecs: "list[PictureCodec]", rate: Rate, bar: "Progress"
+) -> "list[Picture]":
+    """All pictures through all codecs."""
+    import torch
 
     from latentpack.datasets.images import read_image
     from latentpack.scripts import comparison
@@ -86,24 +105,22 @@ def _compare(files: list[str], codecs: "list[PictureCodec]", rate: Rate) -> "lis
 
     torch.set_num_threads(1)  # as the peers
     pictures = []
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(files) * len(codecs))
-        for path in files:
-            with source_file(path) as source:
-                x, found = read_image(source)
-                size = source.seek(0, io.SEEK_END)
-            results = []
-            for codec in codecs:
-                progress.update(task, description=f"{Path(path).name}: {codec.name}")
-                try:
-                    results.append(comparison.run(codec, x, rate))
-                except (ValueError, OSError, RuntimeError) as error:
-                    note(f"{path}: {codec.name} is left out: {describe(error)}")
-                progress.advance(task)
-            if not results:
-                raise ValueError(f"{path}: no codec could code it at {rate}")
-            pictures.append(comparison.picture(Path(path).name, size, x, found, results))
+    task = bar.add_task("", total=len(files) * len(codecs), detail="")
+    for path in files:
+        with source_file(path) as source:
+            x, found = read_image(source)
+            size = source.seek(0, io.SEEK_END)
+        results = []
+        for codec in codecs:
+            bar.update(task, description=f"{Path(path).name}: {codec.name}", detail="")
+            try:
+                results.append(comparison.run(codec, x, rate))
+            except (ValueError, OSError, RuntimeError) as error:
+                note(f"{path}: {codec.name} is left out: {describe(error)}")
+            bar.advance(task)
+        if not results:
+            raise ValueError(f"{path}: no codec could code it at {rate}")
+        pictures.append(comparison.picture(Path(path).name, size, x, found, results))
     return pictures
 
 

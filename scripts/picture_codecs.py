@@ -15,20 +15,23 @@ import click
 import torch
 from torch import Tensor
 
+from latentpack.codecs import registry
 from latentpack.codecs.codec import Codec, Rate
 from latentpack.codecs.container import Reader
 from latentpack.codecs.rate_control import find_position
-from latentpack.codecs.registry import CODECS
 from latentpack.datasets.metrics import psnr_db
 from latentpack.datasets.picture_peers import PEERS, PictureCoder
 from latentpack.scripts.codec_options import convert
 from latentpack.scripts.pictures import bytes_asked, decode_picture, encode_picture, open_codec
 
+# (step, steps in all, bits per pixel, PSNR in dB) while a picture is fitted
+Progress = Callable[[int, int, float, float], None]
 # The qualities of a curve. None is a codec that has no rate to choose: its curve is one point.
 _QUALITIES: tuple[float | None, ...] = (0, 10, 22, 35, 48, 60, 72, 86, 100)
 _QUALITIES_OF: dict[str, tuple[float | None, ...]] = {
     "image/fit": (10, 30, 50, 70, 90),  # minutes a point
     "image/lossless": (None,),
+    "image/tokens": (0, 25, 50, 75),  # its levels
     "image/compressai": (None,),
 }
 
@@ -58,7 +61,7 @@ class PictureCodec:
 
 def known_names() -> list[str]:
     """All names, without options; a peer may be missing."""
-    return [*(name for name in CODECS.values() if name.startswith("image/")), *PEERS]
+    return [*(name for name in registry.CODECS.values() if name.startswith("image/")), *PEERS]
 
 
 def split_names(text: str) -> list[str]:
@@ -78,8 +81,12 @@ def split_names(text: str) -> list[str]:
     return found
 
 
-def open_codecs(text: str) -> list[PictureCodec]:
+def open_codecs(text: str, progress: Progress | None = None) -> list[PictureCodec]:
     """All codecs of a list of names; says on stderr which peers are left out.
+
+    Args:
+        text: the names.
+        progress: is told how codecs go on that take long.
 
     Raises:
         ValueError: a name or option is unknown, or nothing is left.
@@ -93,7 +100,7 @@ def open_codecs(text: str) -> list[PictureCodec]:
         if missing:
             note(f"{name} is left out: it needs {missing}")
         else:
-            found.append(open_by_name(name))
+            found.append(open_by_name(name, progress))
     if not found:
         raise ValueError(f"none of {', '.join(names)} can run here")
     return found
@@ -112,12 +119,14 @@ def _check(name: str) -> None:
         raise ValueError(f"{bare} takes no options; it is set to: {PEERS[bare].settings}")
 
 
-def open_by_name(name: str) -> PictureCodec:
+def open_by_name(name: str, progress: Progress | None = None) -> PictureCodec:
     """One codec of `known_names`, with its options."""
     if name in PEERS:
         return _peer(PEERS[name])
     bare, _, texts = name.partition("@")
     options = dict(_option(part) for part in texts.split(",") if part)
+    if progress and "progress" in registry.parameters(registry.load(bare)):
+        options["progress"] = progress
     steps = _QUALITIES_OF.get(bare, _QUALITIES)
     if None in steps and glob.has_magic(str(options.get("weights", ""))):
         return _family(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from latentpack.codecs import registry
 from latentpack.codecs.codec import Rate
 from latentpack.datasets.picture_peers import PEERS
 from latentpack.scripts.picture_codecs import known_names, open_by_name, split_names, visible
@@ -122,6 +123,23 @@ def test_names_with_options():
         "jpeg",
     ]
     assert "image/light" in known_names() and set(PEERS) <= set(known_names())
+
+
+def test_codecs_that_take_long_say_how_far_they_are(picture_codec, monkeypatch):
+    class Slow(picture_codec):
+        def __init__(self, progress=None):
+            super().__init__()
+            self.progress = progress
+
+        def encode(self, signal, rate=None, reserve=0):
+            self.progress(3, 9, 0.5, 31.0)
+            return super().encode(signal, rate, reserve)
+
+    monkeypatch.setattr(registry, "load", lambda codec: Slow)
+    told = []
+    codec = open_by_name("image/light", lambda *values: told.append(values))
+    codec.meet(torch.zeros(3, 8, 8).byte(), Rate(quality=50))
+    assert told == [(3, 9, 0.5, 31.0)]
 
 
 def test_a_missing_peer_is_said_and_left_out(tmp_path, monkeypatch):
