@@ -1,12 +1,11 @@
 """The weights that ship, on the photograph that ships."""
 
-from pathlib import Path
-
 import pytest
+import torch
 
 import latentpack
-from latentpack.codecs.container import Reader
-from latentpack.codecs.image.light_frozen import SHIPPED, load_weights
+from latentpack.codecs.image.light import Light
+from latentpack.codecs.image.light_frozen import DEFAULT, SHIPPED, load_weights
 from latentpack.datasets.images import read_image
 from latentpack.datasets.metrics import psnr_db
 from latentpack.datasets.picture_peers import peer
@@ -35,9 +34,26 @@ def test_ends_of_the_scale(picture, quality):
     assert psnr_db(picture[:, :100, :150], latentpack.decode(data)) > (36 if quality else 24)
 
 
-def test_the_readme_names_the_digest(picture):
-    digest = load_weights().digest
-    data = latentpack.encode(picture[:, :32, :32], codec="image/light")
-    assert Reader(data).params["w"] == digest
-    assert digest.hex() in (Path(SHIPPED).parent / "README.md").read_text()
-    assert sum(p.stat().st_size for p in SHIPPED.parent.iterdir()) < 40e6
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_readme_names_the_digest(name):
+    path = SHIPPED[name]
+    text = (path.parent / "README.md").read_text()
+    assert f"| `{path.name}` |" in text and load_weights(path).digest.hex() in text
+
+
+def test_all_shipped_weights_are_small():
+    assert DEFAULT == next(iter(SHIPPED.values())) and DEFAULT.stat().st_size < 6e6
+    assert sum(p.stat().st_size for p in DEFAULT.parent.iterdir()) < 40e6
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_streams_find_their_weights(picture, name):
+    """Whatever weights the decoder was given, those that ship are found by their digest."""
+    x = picture[:, :64, :64]
+    codec = Light(name)
+    header, packets = codec.header(x), list(codec.encode(x))
+    assert header["w"] == load_weights(SHIPPED[name]).digest
+    others = [Light(), *(Light(other) for other in SHIPPED)]
+    decoded = [other.decode(header, packets) for other in others]
+    assert all(torch.equal(decoded[0], x_hat) for x_hat in decoded[1:])
+    assert psnr_db(x, decoded[0]) > 25

@@ -86,9 +86,7 @@ class Fitted:
 class Engine(Protocol):
     """Whatever computes an iteration."""
 
-    def step(
-        self, latents: Array, params: Array, objective: fit_train.Objective
-    ) -> fit_train.Step:
+    def step(self, latents: Array, params: Array, objective: fit_train.Objective) -> fit_train.Step:
         """Rate, distortion and gradients, as `fit_train.Trainer.step`."""
         ...
 

@@ -32,10 +32,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.errors import BitstreamError
+from .. import weight_files
 from ..codec import Codec, Packet, Rate
 from ..rate_control import find_position
 from . import light_alpha, light_latents, picture
-from .light_frozen import POSITIONS, SHIPPED, FrozenLight, load_weights
+from .light_frozen import DEFAULT, POSITIONS, SHIPPED, FrozenLight, load_weights
 from .light_model import interpolate
 from .picture import Box, Grid
 
@@ -63,8 +64,11 @@ class Light(Codec):
     name = "image/light"
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        """Use the shipped weights, or a weights file."""
-        self.path = Path(weights) if weights else SHIPPED
+        """Use shipped weights, by their name in `SHIPPED`, or a weights file.
+
+        A stream made with any of the shipped weights is decoded whatever is given here.
+        """
+        self.path = SHIPPED.get(str(weights), Path(weights)) if weights else DEFAULT
 
     @property
     def model(self) -> FrozenLight:
@@ -155,7 +159,7 @@ class Light(Codec):
         """
         width, height, channels = picture.parse_size(header)
         grid = Grid(width, height, TILE)
-        self._check_weights(header)
+        model = self._model_of(header)
         tiles: dict[int, Tile] = {}
         out: Tensor | None = None
         done = 0  # rows of tiles
@@ -163,13 +167,13 @@ class Light(Codec):
             number = 0 if packet.key is None else packet.key
             if number != len(tiles) + max(0, done - 1) * grid.columns or number >= len(grid):
                 raise BitstreamError(f"tile {number!r} is out of order or outside the picture")
-            tiles[number] = _decode_tile(self.model, grid.box(number), packet.body, channels)
+            tiles[number] = _decode_tile(model, grid.box(number), packet.body, channels)
             if out is None:  # allocated once a tile has proved to be one
                 out = torch.empty(channels, grid.height, grid.width, dtype=torch.uint8)
             complete = (number + 1) // grid.columns  # rows that are there
             ready = complete if complete == grid.rows else complete - 1
             while done < ready:
-                _paint_row(self.model, grid, tiles, done, out)
+                _paint_row(model, grid, tiles, done, out)
                 done += 1
                 for old in range((done - 2) * grid.columns, (done - 1) * grid.columns):
                     tiles.pop(old, None)
@@ -177,14 +181,18 @@ class Light(Codec):
             raise BitstreamError(f"the picture has {grid.rows} rows of tiles, {done} are complete")
         return out
 
-    def _check_weights(self, header: dict[str, Any]) -> None:
+    def _model_of(self, header: dict[str, Any]) -> FrozenLight:
+        """The networks that a stream was made with: ours, or shipped ones."""
         wanted = header.get("w")
-        if wanted != self.model.digest:
-            shown = wanted.hex() if isinstance(wanted, bytes) else repr(wanted)
-            raise ValueError(
-                f"the stream was made with weights {shown}, {self.path.name} is "
-                f"{self.model.digest.hex()}; name the right file with --weights"
-            )
+        if wanted == self.model.digest:
+            return self.model
+        if isinstance(wanted, bytes) and (path := weight_files.find(wanted, SHIPPED.values())):
+            return load_weights(path)
+        shown = wanted.hex() if isinstance(wanted, bytes) else repr(wanted)
+        raise ValueError(
+            f"the stream was made with weights {shown}, {self.path.name} is "
+            f"{self.model.digest.hex()}; name the right file with --weights"
+        )
 
 
 CODEC = Light

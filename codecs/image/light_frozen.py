@@ -1,12 +1,13 @@
 """The frozen form of `image/light`: integer parse, float values, and the weights file.
 
-Its weights (`weight_files.py`) are float16 for convolutions, float32 for the linear transforms and
-gains, integers for the parse.
+Its weights (`weight_files.py`) are int8 with a step per output channel for convolutions, float16
+for the linear transforms, float32 for biases and gains, integers for the parse.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,13 +21,18 @@ from .. import weight_files
 from ..transforms.integer import ACTIVATION_STEP, IntegerConv2d
 from ..weight_files import Weights
 from . import light_model as networks
-from .light_model import LATENTS, LEVELS, ROWS_PER_UNIT, Z_CHANNELS, LightModel, Size
+from .light_model import DEAD_ZONE, LATENTS, LEVELS, ROWS_PER_UNIT, Z_CHANNELS, LightModel, Size
 
 POSITIONS = 64 * (LEVELS - 1)  # rate positions 0 .. POSITIONS, 64 to a level
-SHIPPED = Path(__file__).parents[1] / "weights" / "image-light-s.safetensors"
-DEAD_ZONE = 0.35  # strength that gives the smallest R + lmbda * D on pictures of the training set
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+SHIPPED = {  # by name, the default first; old ones stay, as streams need them
+    "mse": _WEIGHTS / "image-light-s-2.lpkw",
+    "mse-1": _WEIGHTS / "image-light-s.safetensors",
+}
+DEFAULT = SHIPPED["mse"]
 _OFFSET_UNIT = 16  # table rows are kept in sixteenths
 _FLOAT_PARTS = ("g_a", "g_s", "h_a", "means")
+_STEP = ".step"
 _INTEGER_LAYERS = ("first", "second", "third", "last")  # of h_s
 
 
@@ -101,7 +107,9 @@ def frozen_state(model: LightModel) -> dict[str, Tensor]:
         getattr(frozen.h_s, name).load_state_dict(layer.state_dict())
     frozen.h_s.offset.copy_((model.h_s.offset * _OFFSET_UNIT).round())
     frozen.h_s.z_row.copy_((model.z_row.clamp(0, ROWS - 1) * _OFFSET_UNIT).round())
-    state = {name: _compact(name, value) for name, value in frozen.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    for name, value in frozen.state_dict().items():
+        state |= _compact(name, value)
     state["tables"] = torch.frombuffer(bytearray(frozen.tables.to_bytes()), dtype=torch.uint8)
     return state
 
@@ -121,8 +129,21 @@ def thaw(frozen: FrozenLight) -> LightModel:
     return model
 
 
-def _compact(name: str, value: Tensor) -> Tensor:
-    return value.half() if name.endswith(".weight") and value.is_floating_point() else value
+def _compact(name: str, value: Tensor) -> dict[str, Tensor]:
+    """What a weights file holds for a parameter or buffer."""
+    if not value.is_floating_point() or not name.endswith((".weight", ".linear")):
+        return {name: value}
+    if name.endswith(".linear"):
+        return {name: value.half()}
+    # A step that float16 holds: its multiples up to 127 are exact in float32.
+    step = (value.abs().amax(1) / 127).clamp_min(2**-14).half()
+    return {name: (value / step.float()[:, None]).round().to(torch.int8), name + _STEP: step}
+
+
+def _expand(name: str, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    """The mirror of `_compact`; earlier files hold float16."""
+    value = state[name].to(like.dtype)
+    return value * state[name + _STEP].float()[:, None] if name + _STEP in state else value
 
 
 def load_frozen(weights: Weights) -> FrozenLight:
@@ -138,8 +159,8 @@ def load_frozen(weights: Weights) -> FrozenLight:
         wide = state["g_s.head.bias"].numel()
         blocks = len({n.split(".")[2] for n in state if n.startswith("g_s.blocks.")})
         frozen = FrozenLight(Size(channels, wide, blocks))
-        dtypes = {n: v.dtype for n, v in frozen.state_dict().items()}
-        frozen.load_state_dict({n: v.to(dtypes.get(n, v.dtype)) for n, v in state.items()})
+        parameters = frozen.state_dict().items()
+        frozen.load_state_dict({n: _expand(n, state, value) for n, value in parameters})
     except Exception as error:
         raise ValueError(f"the tensors are not those of image/light: {error}") from error
     frozen.tables = tables
@@ -150,6 +171,6 @@ def load_frozen(weights: Weights) -> FrozenLight:
 
 
 @functools.lru_cache(maxsize=4)
-def load_weights(path: Path = SHIPPED) -> FrozenLight:
+def load_weights(path: Path = DEFAULT) -> FrozenLight:
     """Load a weights file; ValueError where it is damaged or another codec's."""
     return load_frozen(weight_files.read(path, "image/light"))

@@ -32,6 +32,7 @@ LATENTS = 512
 MAIN = 256  # the first latents, low frequencies: what the branches and the means deal with
 Z_CHANNELS = 32
 Z_LIMIT = 127  # z is the input of int8 layers
+DEAD_ZONE = 0.5  # strength that gives the smallest R + lmbda * D on pictures of the training set
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,16 @@ class LightModel(nn.Module):
         self.log_gain = nn.Parameter(gain.log()[:, None].expand(LEVELS, LATENTS).clone())
         self.log_degain = nn.Parameter(-self.log_gain.detach().clone())
         self.z_row = nn.Parameter(torch.full((LEVELS, Z_CHANNELS), 25.0))
+        self.dead_zone: Tensor
+        factors = gaussian.dead_zone(gaussian.freeze(), DEAD_ZONE)
+        self.register_buffer("dead_zone", factors, persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """One training pass: rate with uniform noise, reconstruction with rounding.
+        """One training pass, with the integers that the encoder would code.
+
+        The rate is that of the integers: the entropy networks learn from what they will code. The
+        latents, which feel nothing of a step function, get the gradient of the rate with uniform
+        noise (Balle et al., "End-to-end Optimized Image Compression", ICLR 2017) at fixed rows.
 
         Args:
             x: RGB in [0, 1], float [B, 3, H, W], H and W multiples of 32.
@@ -248,19 +256,31 @@ class LightModel(nn.Module):
         y = self.g_a(x - 0.5, t) * interpolate(self.log_gain, t).exp()
         z = gaussian.leaky_clamp(self.h_a(y), -Z_LIMIT, Z_LIMIT)
         z_hat = round_ste(z)
-        z_bits = gaussian.rate_bits(_noisy(z, self.training), interpolate(self.z_row, t))
+        z_bits = self._rate_bits(z, z_hat, interpolate(self.z_row, t))
         row = self.h_s(z_hat, t)
+        factor = self.dead_zone[row.detach().clamp(0, gaussian.ROWS - 1).round().int()]
         features = self.means.features(z_hat, t)
         anchors = anchor_mask(y.shape[2], y.shape[3], y.device)
         mu = self.means.of_anchors(features)
-        anchor_hat = torch.where(anchors, round_ste(y - mu) + mu, 0.0)
+        anchor_hat = torch.where(anchors, quantise(y - mu, factor) + mu, 0.0)
         mu = torch.where(anchors, mu, self.means.of_rest(features, anchor_hat))
         residual = y - mu
-        y_bits = gaussian.rate_bits(_noisy(residual, self.training), row)
-        y_hat = (round_ste(residual) + mu) * interpolate(self.log_degain, t).exp()
+        q = quantise(residual, factor)
+        y_bits = self._rate_bits(residual, q, row)
+        y_hat = (q + mu) * interpolate(self.log_degain, t).exp()
         bits = z_bits.sum((1, 2, 3)) + y_bits.sum((1, 2, 3))
         return self.g_s(y_hat, t) + 0.5, bits
 
+    def _rate_bits(self, latents: Tensor, integers: Tensor, row: Tensor) -> Tensor:
+        """Bits of the integers, with gradients as `forward` says."""
+        hard = gaussian.rate_bits(integers.detach(), row)
+        if not self.training:
+            return hard
+        noise = torch.rand_like(latents) - 0.5
+        soft = gaussian.rate_bits(latents + noise, row.detach())
+        return hard + soft - soft.detach()
 
-def _noisy(x: Tensor, training: bool) -> Tensor:
-    return x + torch.rand_like(x) - 0.5 if training else x.round()
+
+def quantise(residual: Tensor, factor: Tensor) -> Tensor:
+    """Round with a dead zone, see `gaussian.dead_zone`; the gradient passes straight through."""
+    return residual + ((residual * factor).round() - residual).detach()
