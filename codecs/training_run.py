@@ -168,6 +168,8 @@ class RunFolder:
                 ) from error
             self._seconds, self.latest = saved["seconds"], saved["latest"]
         if self._writes:
+            for left in self._folder.glob(".latentpack-*.tmp"):  # a checkpoint that was cut short
+                left.unlink()
             self._open_log(state.step)
         return found
 

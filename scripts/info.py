@@ -45,7 +45,9 @@ def info(sources: tuple[str, ...], as_json: bool, show_all: bool) -> None:
         if report.damage:
             click.echo(f"latentpack: {path} is damaged: {report.damage[0]}", err=True)
             bad += 1
-        click.echo(json.dumps(report.as_dict(), default=str) if as_json else text(report, show_all))
+        click.echo(
+            json.dumps(report.as_dict(), default=_plain) if as_json else text(report, show_all)
+        )
     if len(found) > 1 and bad:
         click.echo(
             f"latentpack: {bad} of {len(found)} files are damaged or can't be read", err=True
@@ -95,8 +97,12 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(str(item) for item in value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     return str(value)
+
+
+def _plain(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _tensor_lines(report: Report, show_all: bool) -> list[str]:

@@ -1,6 +1,8 @@
 """The command `latentpack train`, with a codec of narrow networks."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from latentpack.codecs import weight_files
 from latentpack.codecs.image import light_training
 from latentpack.codecs.image.light_model import Size
+from latentpack.codecs.training_run import TrainingState
 from latentpack.datasets.images import read_image
 from latentpack.datasets.metrics import psnr_db
 from latentpack.scripts import training_setup
@@ -76,6 +79,29 @@ def test_going_on_and_what_may_change(photos, tmp_path):
     line = fails("train", "image/light", "--out", out, "--batch", 4)
     assert "was begun with batch 2, not 4" in line and "--out" in line
     assert settings(out)["batch"] == 2
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(photos, tmp_path, monkeypatch):
+    options = ("--data", photos, "--steps", 4, *SMALL)
+    train("--out", tmp_path / "whole", *options)
+    update = TrainingState.update
+
+    def interrupted(state):
+        update(state)
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "update", interrupted)
+        result = run("train", "image/light", "--out", tmp_path / "cut", *options)
+    assert result.exit_code == 130 and "goes on" in result.stderr
+    assert not (tmp_path / "cut" / "weights.lpkw").exists()
+    train("--out", tmp_path / "cut")
+    whole, cut = (
+        weight_files.read(tmp_path / name / "weights.lpkw", "image/light")
+        for name in ("whole", "cut")
+    )
+    assert whole.digest == cut.digest
 
 
 def test_a_configuration_is_taken_and_flags_override_it(photos, tmp_path):

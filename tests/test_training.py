@@ -68,9 +68,11 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     assert checkpoint(tmp_path / "cut")["step"] == 4
     with (tmp_path / "cut" / "log.jsonl").open("a") as log:
         log.write('{"step": 5, "loss": 1.0}\n{"step"')
+    (tmp_path / "cut" / ".latentpack-1234.tmp").write_bytes(b"half a checkpoint")
     run(tmp_path / "cut")
     assert same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "cut"))
     assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+    assert not list((tmp_path / "cut").glob("*.tmp"))
 
 
 def test_going_on_between_two_lines_of_the_log(tmp_path):

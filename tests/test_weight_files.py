@@ -1,9 +1,12 @@
+import json
+
 import pytest
 import safetensors.torch
 import torch
 import xxhash
 
 from latentpack.codecs import api, weight_files
+from latentpack.tests.command_line import run
 
 TENSORS = {
     "a.weight": torch.arange(600, dtype=torch.float16).view(20, 30),
@@ -33,6 +36,14 @@ def test_round_trip_and_what_the_digest_names(tmp_path):
     ]
     digests = {weight_files.write(tmp_path / f"{i}.lpkw", *o) for i, o in enumerate(others)}
     assert len(digests | {digest}) == 4
+
+
+def test_info_shows_their_name(tmp_path):
+    digest = write(tmp_path / "w.lpkw").hex()
+    shown = run("info", tmp_path / "w.lpkw").stdout
+    assert "w.lpkw: whole" in shown and f"digest {digest}" in shown
+    as_json = json.loads(run("info", "--json", tmp_path / "w.lpkw").stdout)
+    assert as_json["metadata"]["weights"]["digest"] == digest
 
 
 def test_the_digest_is_what_the_specification_says(tmp_path):
