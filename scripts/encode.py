@@ -11,6 +11,7 @@ import click
 from latentpack.codecs.codec import Codec, Rate
 from latentpack.codecs.registry import codec_id
 from latentpack.scripts.codec_options import codec_options, split
+from latentpack.scripts.fit_progress import FitProgress
 from latentpack.scripts.jobs import Job, note, plan, run_jobs, source_file, target_file
 from latentpack.scripts.main import main
 
@@ -73,6 +74,7 @@ def encode(
     latentpack encode photo.png --psnr 34 --force         34 dB; overwrites photo.lpk
     latentpack encode holiday/ "more/*.jpg" -o packed/    folders (to the bottom) and patterns
     latentpack encode - -o - < photo.png > photo.lpk      from and to a pipe
+    latentpack encode photo.png --codec image/fit --time-budget 60s --resume photo.state
     """
     codec_given, rates = split(others)
     asked = {name: value for name, value in rates.items() if value is not None}
@@ -85,9 +87,10 @@ def encode(
         import torch
 
         torch.set_num_threads(threads)
-    opened = functools.cache(functools.partial(_open_codec, codec, codec_given))
-    options = Options(opened, rate, force, show_psnr, not no_metadata)
-    run_jobs(jobs, lambda job: encode_file(job, options, max_pixels))
+    with FitProgress() as progress:
+        opened = functools.cache(functools.partial(_open_codec, codec, codec_given, progress))
+        options = Options(opened, rate, force, show_psnr, not no_metadata)
+        run_jobs(jobs, lambda job: encode_file(job, options, max_pixels))
 
 
 def _known() -> set[str]:
@@ -96,10 +99,12 @@ def _known() -> set[str]:
     return suffixes()
 
 
-def _open_codec(name: str, given: dict[str, Any]) -> Codec:
+def _open_codec(name: str, given: dict[str, Any], progress: FitProgress) -> Codec:
+    from latentpack.codecs.registry import load, parameters
     from latentpack.scripts.pictures import open_codec
 
-    return open_codec(name, **given)
+    told = {"progress": progress} if "progress" in parameters(load(name)) else {}
+    return open_codec(name, **given, **told)
 
 
 def encode_file(job: Job, options: Options, max_pixels: int) -> str:

@@ -68,6 +68,8 @@ def text(report: Report, show_all: bool = False) -> str:
         lines.append(_line("picture", f"{width}x{height}, {KINDS.get(channels, channels)}"))
     if report.weights:
         lines.append(_line("weights", report.weights))
+    if report.fitted:
+        lines.append(_line("fitted", _fitted(report.fitted)))
     if report.base and report.digest:
         lines += [_line("base", report.base), _line("digest", report.digest)]
     lines += [_line(key, _shown(value)) for key, value in report.metadata.items()]
@@ -103,6 +105,14 @@ def _shown(value: Any) -> str:
 
 def _plain(value: Any) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _fitted(about: dict[str, Any]) -> str:
+    parts = [f"preset {about['preset']}", f"lmbda {about['lmbda']:.4g}"]
+    for name in ("network", "latent", "alpha"):
+        if about[f"{name}_bytes"]:
+            parts.append(f"{name}s {about[f'{name}_bytes']:,} bytes".replace("alphas", "alpha"))
+    return ", ".join(parts)
 
 
 def _tensor_lines(report: Report, show_all: bool) -> list[str]:

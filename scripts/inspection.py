@@ -31,6 +31,7 @@ class Report:
     Attributes:
         codec: its name, or "unknown codec 77".
         picture: [width, height, channels], for pictures.
+        fitted: what image/fit says about its tiles; bytes are of all of them.
         base: digest of the model that a delta was made from.
         digest: of the model that the delta is, by which it can be a base itself.
         packets: how many are whole.
@@ -47,6 +48,7 @@ class Report:
     base: str | None = None
     digest: str | None = None
     tensors: list[TensorInfo] = field(default_factory=list)
+    fitted: dict[str, Any] = field(default_factory=dict)
     packets: int = 0
     packets_listed: int | None = None
     damage: list[str] = field(default_factory=list)
@@ -67,6 +69,8 @@ class Report:
         }
         shown["tensors"] = [vars(tensor) for tensor in self.tensors]
         shown["whole"] = not self.damage
+        if not self.fitted:
+            del shown["fitted"]
         if self.picture:
             shown["bpp"] = self.bytes * 8 / (self.picture[0] * self.picture[1])
         if self.raw_bytes is not None:
@@ -100,7 +104,8 @@ def inspect_file(file: BinaryIO, path: str) -> Report:
     if report.codec.startswith("image/"):
         report.picture = _dimensions(reader.params)
     codec = None
-    if report.codec.startswith("tensor/"):  # a box's checksum leaves out the bulk of tensors
+    # A box's checksum leaves out the bulk of tensors; and a fitted picture has more to tell.
+    if report.codec.startswith("tensor/") or report.codec == "image/fit":
         codec = registry.load(reader.codec_id)()
     try:
         for packet in reader.packets():
@@ -138,7 +143,9 @@ def _look_at(
     packet: Packet, reader: Reader | OuterReader, codec: Codec | None, report: Report
 ) -> None:
     """Add a packet whose box is right to the report."""
-    if codec is not None:
+    if report.picture and codec is not None:
+        _add_tile(packet, reader, codec, report)
+    elif codec is not None:
         try:
             about = codec.describe(reader.params, packet)
             needed = codec.needs(packet)
@@ -160,6 +167,19 @@ def _look_at(
             )
         )
     report.packets += 1
+
+
+def _add_tile(packet: Packet, reader: Reader | OuterReader, codec: Codec, report: Report) -> None:
+    try:
+        about = codec.describe(reader.params, packet)
+    except BitstreamError as error:
+        report.damage.append(f"{packet.key!r}: {error}")
+    except ValueError:
+        pass  # made with a prior that is not here: nothing is wrong with the file
+    else:
+        for name, value in about.items():
+            added = report.fitted.get(name, 0) if name.endswith("_bytes") else 0
+            report.fitted[name] = value + added if name.endswith("_bytes") else value
 
 
 def _salvage(

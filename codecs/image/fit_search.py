@@ -112,7 +112,8 @@ def _next(seen: list[Attempt[T]], goal: Goal) -> float:
     above = min((a for a in seen if a.value > goal.aim), key=lambda a: a.value, default=None)
     if below and above and below.lmbda != above.lmbda and below.value != above.value:
         share = (goal.aim - below.value) / (above.value - below.value)
-        return below.lmbda * (above.lmbda / below.lmbda) ** min(0.95, max(0.05, share))
+        between: float = (above.lmbda / below.lmbda) ** min(0.95, max(0.05, share))
+        return below.lmbda * between
     near = below or above or seen[-1]
     move = (goal.aim - near.value) / _slope(seen, goal)
     lmbda = near.lmbda * math.exp(min(math.log(_STEP), max(-math.log(_STEP), move)))
