@@ -46,12 +46,12 @@ class Learning:
     lmbdas: tuple[float, ...] = (0.001, 0.0025, 0.006, 0.015, 0.04)
     first: int = 2
     crop: int = 256
-    first_photographs: int = 30
+    first_photographs: int = 24
     photographs: int = 12
     steps: int = 300
     move: tuple[float, float] = (0.6, 0.12)
-    spread_photographs: int = 6
-    spread_steps: int = 800
+    spread_photographs: int = 4
+    spread_steps: int = 600
     seed: int = 1
 
     def order(self) -> list[tuple[int, int | None]]:

@@ -125,4 +125,4 @@ def test_phases_end_with_rounding():
     phases = [fit_encoder.phase_at(recipe, i / 100) for i in range(100)]
     assert [p.temperature == 0 for p in phases].index(True) == 80
     assert all(p.temperature == 0 and p.noise == 0 for p in phases[80:])
-    assert all(0 < p.rate <= 1 for p in phases)
+    assert all(p.latent_rate > 0 and p.network_rate > 0 for p in phases)

@@ -40,6 +40,8 @@ class Recipe:
 
     Attributes:
         latent_rate: of Adam on the latents, in steps of the quantiser.
+        boost: how many times more that is at first, while latents are far from where they go.
+        boost_fraction: of the steps, over which the boost falls to 1/e.
         network_rate: of Adam on the parameters.
         warm: the fraction of steps over which the rates rise from 0; then they fall as a cosine.
         floor: the fraction of the rates that the cosine ends with.
@@ -49,14 +51,16 @@ class Recipe:
         hard_rate: the rates there, as a fraction, before they fall to 0.
     """
 
-    latent_rate: float = 0.06
-    network_rate: float = 0.025
+    latent_rate: float = 0.05
+    boost: float = 10.0
+    boost_fraction: float = 0.04
+    network_rate: float = 0.03
     warm: float = 0.01
     floor: float = 0.05
-    temperature: tuple[float, float] = (0.3, 0.1)
-    noise: tuple[float, float] = (0.28, 0.18)
-    hard: float = 0.12
-    hard_rate: float = 0.05
+    temperature: tuple[float, float] = (0.35, 0.08)
+    noise: tuple[float, float] = (0.32, 0.18)
+    hard: float = 0.03
+    hard_rate: float = 0.02
 
 
 RECIPE = Recipe()
@@ -147,7 +151,8 @@ def objective_for(lmbda: float) -> fit_train.Objective:
 class Phase(NamedTuple):
     """The settings at a fraction of a run."""
 
-    rate: float
+    latent_rate: float
+    network_rate: float
     temperature: float
     noise: float
 
@@ -157,11 +162,15 @@ def phase_at(recipe: Recipe, fraction: float) -> Phase:
     soft = 1 - recipe.hard
     if fraction >= soft:
         left = (1 - fraction) / max(recipe.hard, 1e-9)
-        return Phase(recipe.hard_rate * max(left, 0.02), 0.0, 0.0)
+        rate = recipe.hard_rate * max(left, 0.02)
+        return Phase(recipe.latent_rate * rate, recipe.network_rate * rate, 0.0, 0.0)
     t = fraction / soft
     wave = recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * t))
+    rate = wave * min(1.0, (fraction + 1e-3) / max(recipe.warm, 1e-9))
+    boost = 1 + recipe.boost * math.exp(-fraction / recipe.boost_fraction)
     return Phase(
-        wave * min(1.0, (fraction + 1e-3) / max(recipe.warm, 1e-9)),
+        recipe.latent_rate * rate * boost,
+        recipe.network_rate * rate,
         recipe.temperature[0] + (recipe.temperature[1] - recipe.temperature[0]) * t,
         recipe.noise[0] + (recipe.noise[1] - recipe.noise[0]) * t,
     )
@@ -189,7 +198,7 @@ class State:
         return params
 
     def advance(
-        self, engine: Engine, objective: fit_train.Objective, recipe: Recipe, phase: Phase
+        self, engine: Engine, objective: fit_train.Objective, phase: Phase
     ) -> tuple[float, float]:
         """One iteration; returns bits and mse before it."""
         seed = self.step * 0x9E3779B1 + 0x85EBCA6B
@@ -197,11 +206,13 @@ class State:
             self.latents, phase.temperature, phase.noise, seed, self.values, self.slope
         )
         got = engine.step(self.values, self.params, objective)
-        rate = recipe.latent_rate * phase.rate
-        fit_train.adam(self.latent_adam, rate, got.latent_grads, self.slope, self.latents)
+        fit_train.adam(
+            self.latent_adam, phase.latent_rate, got.latent_grads, self.slope, self.latents
+        )
         np.clip(self.latents, -networks.LIMIT, networks.LIMIT, out=self.latents)
-        rate = recipe.network_rate * phase.rate
-        fit_train.adam(self.param_adam, rate, got.param_grads, self.scale, self.scaled)
+        fit_train.adam(
+            self.param_adam, phase.network_rate, got.param_grads, self.scale, self.scaled
+        )
         self.step += 1
         return got.bits, got.mse
 
@@ -317,7 +328,7 @@ def optimise(
     offset = 0.35 if start else 0.0  # a fit that goes on skips the softest part
     while (fraction := clock.fraction(state.step)) < 1:
         phase = phase_at(recipe, offset + (1 - offset) * fraction)
-        bits, mse = state.advance(engine, objective, recipe, phase)
+        bits, mse = state.advance(engine, objective, phase)
         now = time.monotonic()
         if progress and now - reported > _REPORT_SECONDS:
             reported = now
