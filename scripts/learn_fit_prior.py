@@ -9,7 +9,7 @@ gets far. Longer fits of other photographs say how far from the mean parameters 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +188,11 @@ def main(
     keys: tuple[str, ...], data: tuple[Path, ...], out: Path, settings: tuple[str, ...]
 ) -> None:
     """Learn priors KEYS ("best.3" = preset best, three colours) into OUT/image-fit.lpkw."""
-    changes = {name: json.loads(value) for name, _, value in (s.partition("=") for s in settings)}
-    learning = Learning(**{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
+    learning = Learning()
+    for name, _, text in (setting.partition("=") for setting in settings):
+        value: Any = json.loads(text)
+        change: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value}
+        learning = replace(learning, **change)
     priors = {}
     for key in keys:
         photographs = Photographs(data, int(key.split(".")[1]), learning.crop, learning.seed)

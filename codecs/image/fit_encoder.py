@@ -54,7 +54,7 @@ class Recipe:
     latent_rate: float = 0.05
     boost: float = 10.0
     boost_fraction: float = 0.04
-    network_rate: float = 0.03
+    network_rate: float = 0.02
     warm: float = 0.01
     floor: float = 0.05
     temperature: tuple[float, float] = (0.35, 0.08)
@@ -114,14 +114,14 @@ class TorchEngine:
         bits = networks.rate_bits(p, grids, self._preset.taps)
         x_hat = networks.synthesise(p, networks.upsample(p, grids))
         mse = (x_hat - self._picture).square().mean()
-        (bits / (height * width) + objective.weight * mse).backward()
+        (bits / (height * width) + objective.weight * mse).backward()  # type: ignore[no-untyped-call]
         assert flat.grad is not None and vector.grad is not None
         grads = flat.grad.cpu().numpy(), vector.grad.cpu().numpy()
         return fit_train.Step(bits.item(), mse.item(), *grads)
 
 
 def _split(latents: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    parts = latents.split([rows * columns for rows, columns in shapes])
+    parts = torch.split(latents, [rows * columns for rows, columns in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
