@@ -54,4 +54,29 @@ def write_fit_prior():
         fit_prior.save(path, list(lmbdas), priors)
         return fit_prior.PriorFile(path)
 
+
+def write_tokens_weights():
+    """A function that writes weights of narrow random networks of image/tokens to a path."""
+    from latentpack.codecs import weight_files
+    from latentpack.codecs.image.tokens_frozen import frozen_state
+    from latentpack.codecs.image.tokens_model import Size, TokensModel
+    from latentpack.codecs.image.tokens_prior import TokenPrior
+    from latentpack.codecs.image.tokens_training import start
+
+    def write(path, seed=0):
+        torch.manual_seed(seed)
+        size = Size(16, 24, 16, 1, coarse=(32, 8), fine=(16, 16), fine_dim=8)
+        networks = TokensModel(size)
+        start(networks, torch.rand(4, 3, 8, 8).repeat_interleave(16, 2).repeat_interleave(16, 3))
+        prior = TokenPrior(networks.codebook_sizes)
+        with torch.no_grad():
+            for name, p in networks.named_parameters():
+                if name.endswith(".weight"):
+                    p += torch.randn_like(p) * 0.2 / p.shape[1] ** 0.5
+            for head in prior.heads:
+                head.weight += torch.randn_like(head.weight) * 0.1
+                head.bias += torch.randn_like(head.bias) * 0.3
+        weight_files.write(path, "image/tokens", *frozen_state(networks, prior))
+        return path
+
     return write

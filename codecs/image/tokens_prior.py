@@ -95,6 +95,14 @@ class TokenPrior(nn.Module):
             frozen.heads[level].load_state_dict(head.state_dict())
         return frozen
 
+    def thaw(self, frozen: IntegerTokenPrior) -> None:
+        """Take the values of a frozen prior, which `freeze` turns into the same again."""
+        for level, net in enumerate(self.nets):
+            self.embeddings[level].data.copy_(frozen.embedding(level) * ACTIVATION_STEP)
+            for layer, integer in zip(net, frozen.nets[level], strict=True):  # type: ignore[arg-type]
+                layer.thaw(integer)
+            self.heads[level].thaw(frozen.heads[level])  # type: ignore[operator, union-attr]
+
 
 class IntegerTokenPrior(nn.Module):
     """The frozen form, which encoder and decoder run."""

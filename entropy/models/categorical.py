@@ -126,6 +126,12 @@ class TreeHead(nn.Module):
         frozen.bias.copy_((self.bias.detach() / (FEATURE_STEP * WEIGHT_STEP)).round())
         return frozen
 
+    @torch.no_grad()
+    def thaw(self, frozen: IntegerTreeHead) -> None:
+        """Take the values of a frozen head."""
+        self.weight.copy_(frozen.weight * WEIGHT_STEP)
+        self.bias.copy_(frozen.bias * (FEATURE_STEP * WEIGHT_STEP))
+
 
 def _round(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
