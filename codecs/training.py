@@ -31,7 +31,7 @@ from .training_run import RunFolder, TrainingState
 from .weight_files import Weights
 
 # Codec -> the module in this folder that exports its RECIPE.
-RECIPES = {"image/light": "image.light_training"}
+RECIPES = {"image/light": "image.light_training", "image/tokens": "image.tokens_training"}
 
 Figures = dict[str, Tensor]  # name -> mean over the batch, one number
 

@@ -73,6 +73,26 @@ class TableSet(rans_ref.Tables):
         return cls.from_pmfs(pmfs, [-(len(p) // 2 - 1) if len(p) else 0 for p in pmfs], precision)
 
     @classmethod
+    def binary(cls, ones: npt.ArrayLike, precision: int = 16) -> Self:
+        """Rows for bits.
+
+        Args:
+            ones: the probability of 1 in each row [T].
+            precision: bits of a probability. The escape, which no bit needs, takes one part.
+
+        Raises:
+            ValueError: a probability is not in [0, 1].
+        """
+        p = np.asarray(ones, np.float64)
+        if not np.all((p >= 0) & (p <= 1)):
+            raise ValueError("a probability of 1 is not in [0, 1]")
+        total = (1 << precision) - 1
+        ones = np.clip(np.rint(p * total), 1, total - 1).astype(np.int64)
+        freqs = np.stack((total - ones, ones, np.ones_like(ones)), 1)
+        zeros, lengths = np.zeros(len(p), np.int64), np.full(len(p), 3)
+        return cls(precision, zeros, lengths, freqs.reshape(-1))
+
+    @classmethod
     def concatenate(cls, sets: "Sequence[TableSet]") -> Self:
         """One set with the rows of all, in order; they must share the precision."""
         precisions = {s.precision for s in sets}

@@ -231,6 +231,37 @@ def image_fit() -> dict[str, bytes]:
     return files
 
 
+def image_tokens() -> dict[str, bytes]:
+    """The parse of codec 6: integer prior and tables, codes of three levels, and their streams."""
+    import torch
+    from safetensors.torch import save
+
+    from latentpack.codecs.image.tokens_prior import IntegerTokenPrior
+    from latentpack.entropy.coder import Encoder
+    from latentpack.entropy.models import categorical
+
+    prior = IntegerTokenPrior((32, 16, 16))
+    ranges = {"multiplier": (8192, 16383), "shift": (19, 21), "bias": (-3000, 3000)}
+    for seed, (name, value) in enumerate(prior.state_dict().items()):
+        low, high = ranges.get(name.rsplit(".")[-1], (-127, 127))
+        drawn = numbers(value.numel(), high - low + 1, seed)
+        value.copy_(torch.tensor(drawn).view(value.shape) + low)
+    tables = categorical.freeze()
+    state = {f"prior.{name}": value for name, value in prior.state_dict().items()}
+    state["tables"] = torch.tensor(list(tables.to_bytes()), dtype=torch.uint8)
+    for h, w in ((1, 1), (5, 3)):
+        levels = [
+            torch.tensor(numbers(h * w * k, size, h + size + i)).view(-1, w * (k // 2 or 1))
+            for i, (size, k) in enumerate(((32, 1), (16, 4), (16, 4)))
+        ]
+        for level in range(3):
+            encoder = Encoder(tables)
+            prior.put(encoder, levels[: level + 1])
+            stream = torch.tensor(list(encoder.finish()), dtype=torch.uint8)
+            state |= {f"{h}x{w}.{level}.codes": levels[level], f"{h}x{w}.{level}.stream": stream}
+    return {"parse.safetensors": save({n: v.contiguous() for n, v in state.items()})}
+
+
 def kv() -> dict[str, bytes]:
     """Pages (.lkv), their tables (.lkt) and elements (.bin) [k and v, 2 layers, 40, 2, 8]."""
     import torch
@@ -317,6 +348,7 @@ MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "delta": delta,
     "image_fit": image_fit,
     "image_light": image_light,
+    "image_tokens": image_tokens,
     "kv": kv,
     "outer": outer,
     "rans": rans,

@@ -223,3 +223,12 @@ def test_estimated_and_real_bytes_agree(precision, escapes):
     data = rans.encode(tables, symbols, index)
     assert estimate > 10_000
     assert estimate <= len(data) <= 1.01 * estimate
+
+
+def test_rows_of_bits():
+    tables = TableSet.binary([0.0, 0.25, 1.0], precision=8)
+    assert tables.freqs.reshape(3, 3).tolist() == [[254, 1, 1], [191, 64, 1], [1, 254, 1]]
+    assert tables.offsets.tolist() == [0, 0, 0]
+    for wrong in ([1.5], [-0.1], [math.nan]):
+        with pytest.raises(ValueError, match="not in"):
+            TableSet.binary(wrong)

@@ -36,7 +36,7 @@ class FrozenTokens(nn.Module):
         self.size = size
         self.networks = TokensModel(size)
         self.prior = IntegerTokenPrior(self.networks.codebook_sizes)
-        self.tables: TableSet = categorical.freeze()
+        self.tables: TableSet
         self.digest = b""
 
 

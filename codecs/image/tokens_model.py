@@ -208,7 +208,9 @@ class TokensModel(nn.Module):
         u = self.features(torch.asinh(8 * y).contiguous(memory_format=torch.channels_last))
         return y, u, self.coarse.analyse(y, u)
 
-    def forward(self, x: Tensor, depth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, depth: Tensor
+    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
         """One training pass.
 
         Args:
@@ -216,7 +218,8 @@ class TokensModel(nn.Module):
             depth: how many levels each picture keeps, int64 [B], 1 to levels.
 
         Returns:
-            x_hat [B, 3, H, W], not clamped, and the losses of the quantizers.
+            x_hat [B, 3, H, W], not clamped, the codes of all levels as `encode` gives them, and the
+            losses of the quantizers.
         """
         y, u, e = self.analyse(x)
         coarse = self.coarse_codes(e)
@@ -225,7 +228,7 @@ class TokensModel(nn.Module):
         fine = self.fine_codes(e, depth - 1)
         more, features = self.fine.synthesise(fine.x_hat, p, depth)
         x_hat = self.g_s(y_0 + more, features, depth) + 0.5
-        return x_hat, sum_losses([coarse.losses, fine.losses])
+        return x_hat, [coarse.codes, fine.codes], sum_losses([coarse.losses, fine.losses])
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """RGB in [0, 1] to codes.

@@ -40,9 +40,7 @@ def freeze() -> TableSet:
     no encoder writes, takes 2**-16 of each row.
     """
     rows = (np.arange(ROWS) - MIDDLE) * ROW_STEP
-    ones = 1 / (1 + np.exp(-rows))
-    pmfs = [np.array([1 - p, p, 0.0]) for p in ones.tolist()]
-    return TableSet.from_pmfs(pmfs, [0] * ROWS, _PRECISION)
+    return TableSet.binary(1 / (1 + np.exp(-rows)), _PRECISION)
 
 
 def tree_order(codebook: Tensor) -> Tensor:
