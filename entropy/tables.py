@@ -87,8 +87,8 @@ class TableSet(rans_ref.Tables):
         if not np.all((p >= 0) & (p <= 1)):
             raise ValueError("a probability of 1 is not in [0, 1]")
         total = (1 << precision) - 1
-        ones = np.clip(np.rint(p * total), 1, total - 1).astype(np.int64)
-        freqs = np.stack((total - ones, ones, np.ones_like(ones)), 1)
+        count = np.clip(np.rint(p * total), 1, total - 1).astype(np.int64)
+        freqs = np.stack((total - count, count, np.ones_like(count)), 1)
         zeros, lengths = np.zeros(len(p), np.int64), np.full(len(p), 3)
         return cls(precision, zeros, lengths, freqs.reshape(-1))
 

@@ -73,9 +73,9 @@ def write_tokens_weights():
             for name, p in networks.named_parameters():
                 if name.endswith(".weight"):
                     p += torch.randn_like(p) * 0.2 / p.shape[1] ** 0.5
-            for head in prior.heads:
-                head.weight += torch.randn_like(head.weight) * 0.1
-                head.bias += torch.randn_like(head.bias) * 0.3
+            for level in prior.levels:
+                level.head.weight += torch.randn_like(level.head.weight) * 0.1
+                level.head.bias += torch.randn_like(level.head.bias) * 0.3
         weight_files.write(path, "image/tokens", *frozen_state(networks, prior))
         return path
 

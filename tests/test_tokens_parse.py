@@ -144,8 +144,8 @@ def prior():
     torch.manual_seed(0)
     prior = TokenPrior((32, 16, 16))
     with torch.no_grad():
-        for head in prior.heads:
-            head.weight += torch.randn_like(head.weight) * 0.2
+        for level in prior.levels:
+            level.head.weight += torch.randn_like(level.head.weight) * 0.2
     return prior
 
 
@@ -185,9 +185,10 @@ def test_a_position_sees_only_what_is_parsed_before_it(prior):
     passes = pass_numbers(6, 6)
     known = passes < 2
     changed = torch.where(known, levels[1], (levels[1] + 5) % 16)
-    lower = frozen._planes(levels[:1], 1)
+    lower = frozen._lower(levels[:1])
     assert torch.equal(
-        frozen._features(1, lower, levels[1], known), frozen._features(1, lower, changed, known)
+        frozen.level(1).features(lower, levels[1], known),
+        frozen.level(1).features(lower, changed, known),
     )
 
 

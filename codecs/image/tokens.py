@@ -27,6 +27,7 @@ Parameters in the header: "s" = [width, height, channels], "w" = digest of the w
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -114,9 +115,7 @@ class Tokens(Codec):
         return analyse(self.model, x)
 
     @torch.inference_mode()
-    def decode_tokens(
-        self, codes: Sequence[Tensor], size: tuple[int, int] | None = None
-    ) -> Tensor:
+    def decode_tokens(self, codes: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """The mirror of `encode_tokens`.
 
         Args:
@@ -157,7 +156,7 @@ class Tokens(Codec):
                 f"image/tokens takes quality, bpp, ratio, max_bytes or psnr, not {rate.name}"
             )
         levels = self._code(signal)
-        return iter(sum(levels[: self._depth(signal, levels, rate, reserve)], []))
+        return itertools.chain(*levels[: self._depth(signal, levels, rate, reserve)])
 
     @torch.inference_mode()
     def _code(self, x: Tensor) -> list[list[Packet]]:
@@ -181,9 +180,7 @@ class Tokens(Codec):
                 levels[level].append(Packet(level * len(grid) + tile, body))
         return levels
 
-    def _depth(
-        self, x: Tensor, levels: list[list[Packet]], rate: Rate | None, reserve: int
-    ) -> int:
+    def _depth(self, x: Tensor, levels: list[list[Packet]], rate: Rate | None, reserve: int) -> int:
         """How many levels a rate asks for."""
         if rate is None:
             return len(levels)
@@ -193,10 +190,10 @@ class Tokens(Codec):
             return min(len(levels), 1 + int(rate.value / 100 * len(self.codebook_sizes)))
 
         def size(position: int) -> int:
-            return _file_size(sum(levels[: position + 1], []), reserve)
+            return _file_size(itertools.chain(*levels[: position + 1]), reserve)
 
         def quality(position: int) -> float:
-            return self._psnr(x, sum(levels[: position + 1], []))
+            return self._psnr(x, itertools.chain(*levels[: position + 1]))
 
         if rate.name == "psnr":
             found = find_position(quality, len(levels) - 1, rate.value)
@@ -210,7 +207,7 @@ class Tokens(Codec):
             )
         return found + 1
 
-    def _psnr(self, x: Tensor, packets: list[Packet]) -> float:
+    def _psnr(self, x: Tensor, packets: Iterable[Packet]) -> float:
         decoded = self.decode(self.header(x), packets)
         mse = (split(decoded)[0].float() - split(x)[0].float()).square().mean().item()
         return 10 * math.log10(255**2 / max(mse, 1e-4))
@@ -318,7 +315,7 @@ def _target_bytes(x: Tensor, rate: Rate) -> float:
     return rate.value if rate.name == "max_bytes" else x.numel() / rate.value
 
 
-def _file_size(packets: list[Packet], reserve: int) -> int:
+def _file_size(packets: Iterable[Packet], reserve: int) -> int:
     """Bytes of the whole file, where one empty packet would make `reserve`; 2 too many at most."""
     file = io.BytesIO()
     with Writer(file, 1, {}) as writer:

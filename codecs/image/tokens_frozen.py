@@ -96,7 +96,7 @@ def load_frozen(weights: Weights) -> FrozenTokens:
 
 
 def _size(config: Mapping[str, Any]) -> Size:
-    values = {n: tuple(v) if isinstance(v, list) else v for n, v in config.items()}
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in config.items()}
     for name, value in values.items():
         parts = value if isinstance(value, tuple) else (value,)
         if not all(type(part) is int and 0 < part <= _MOST for part in parts):

@@ -97,7 +97,8 @@ class Analysis(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             skip = F.conv2d(F.pixel_unshuffle(x, FINE), self.linear[:, :, None, None])
         branch = F.pixel_unshuffle(x, 8).contiguous(memory_format=torch.channels_last)
-        return skip + self.tail(self.blocks(activate(self.head(branch)))).float()
+        out: Tensor = skip + self.tail(self.blocks(activate(self.head(branch)))).float()
+        return out
 
 
 class Synthesis(nn.Module):
@@ -142,7 +143,8 @@ class CoarseLevel(nn.Module):
         """Latents y [B, LATENTS, h, w], their features u -> vectors [B, dim, h/2, w/2]."""
         with torch.autocast(y.device.type, enabled=False):
             skip = F.conv2d(F.pixel_unshuffle(y, 2), self.linear[:, :, None, None])
-        return skip + self.into(u).float()
+        branch: Tensor = self.into(u)
+        return skip + branch.float()
 
     def synthesise(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Quantised vectors -> y_hat [B, LATENTS, h, w] and features [B, middle, h, w]."""
@@ -168,7 +170,8 @@ class FineLevels(nn.Module):
         """What y_0 left of y, features of y and level 0 -> vectors [B, fine_dim, h, w]."""
         with torch.autocast(rest.device.type, enabled=False):
             skip = F.conv2d(rest, self.linear[:, :, None, None])
-        return skip + self.into(torch.cat((u, p.to(u)), 1)).float()
+        branch: Tensor = self.into(torch.cat((u, p.to(u)), 1))
+        return skip + branch.float()
 
     def synthesise(self, vectors: Tensor, p: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the levels' vectors -> what to add to y_0, and features [B, middle, h, w]."""
@@ -208,9 +211,7 @@ class TokensModel(nn.Module):
         u = self.features(torch.asinh(8 * y).contiguous(memory_format=torch.channels_last))
         return y, u, self.coarse.analyse(y, u)
 
-    def forward(
-        self, x: Tensor, depth: Tensor
-    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+    def forward(self, x: Tensor, depth: Tensor) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
         """One training pass.
 
         Args:

@@ -97,7 +97,7 @@ def synthesise(
     Raises:
         ValueError: a code is outside its codebook.
     """
-    for (top, bottom), (left, right) in _blocks(*coarse.shape[2:], TILE // COARSE):
+    for (top, bottom), (left, right) in _blocks(coarse.shape[2], coarse.shape[3], TILE // COARSE):
         above, before = min(top, _HALO_S), min(left, _HALO_S)
         rows, columns = (top - above, bottom + _HALO_S), (left - before, right + _HALO_S)
         parts = [

@@ -68,7 +68,9 @@ class TokensRecipe(Recipe):
     def model(self) -> TokensTraining:
         """See Recipe."""
         if self.keep:
-            raise ValueError('there are no codes to keep; name weights with --init, or codes="train"')
+            raise ValueError(
+                'there are no codes to keep; name weights with --init, or codes="train"'
+            )
         networks = TokensModel()
         return TokensTraining(networks, TokenPrior(networks.codebook_sizes))
 
@@ -193,7 +195,7 @@ def texture_loss(luma: Tensor, luma_hat: Tensor) -> Tensor:
     Complex Wavelet Coefficients", 2000; no learned features. Ten times the mean difference.
     """
     kernels = torch.tensor(_BANDS, dtype=luma.dtype, device=luma.device)[:, None]
-    total = luma.new_zeros(())
+    total: Tensor = luma.new_zeros(())
     for _ in range(3):
         energies = [
             F.avg_pool2d(F.conv2d(y, kernels).square(), 16, 8, ceil_mode=True)
@@ -242,7 +244,8 @@ def sort_codes(model: TokensModel) -> None:
 def _components(y: Tensor, count: int) -> Tensor:
     """The directions in which [B, C, h, w] varies most about zero, orthonormal [count, C]."""
     rows = y.movedim(1, -1).reshape(-1, y.shape[1]).double()
-    return torch.linalg.eigh(rows.t() @ rows).eigenvectors.flip(1)[:, :count].t().float()
+    directions: Tensor = torch.linalg.eigh(rows.t() @ rows).eigenvectors
+    return directions.flip(1)[:, :count].t().float()
 
 
 @torch.no_grad()
