@@ -54,7 +54,10 @@ def write_fit_prior():
         fit_prior.save(path, list(lmbdas), priors)
         return fit_prior.PriorFile(path)
 
+    return write
 
+
+@pytest.fixture(scope="session")
 def write_tokens_weights():
     """A function that writes weights of narrow random networks of image/tokens to a path."""
     from latentpack.codecs import weight_files

@@ -26,7 +26,6 @@ Parameters in the header: "s" = [width, height, channels], "w" = digest of the w
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import warnings
@@ -40,14 +39,12 @@ from torch import Tensor
 from ...entropy.coder import Decoder, Encoder
 from ...kernels.errors import BitstreamError
 from ..codec import Codec, Packet, Rate
-from ..container import Writer, empty_size
 from ..fields import Cursor, get_varint, put_varint
 from ..rate_control import find_position
-from . import light_alpha
+from . import light_alpha, tokens_pictures
+from .picture import Box, Grid, check, file_size, parse_size, split_alpha, target_bytes
 from .tokens_frozen import SHIPPED, FrozenTokens, load_weights
-from .tokens_pictures import Box, Grid, analyse, check, split, synthesise, tile_shape
-
-_MAX_SIDE = 1 << 24
+from .tokens_pictures import analyse, synthesise, tile_shape
 
 
 class Tokens(Codec):
@@ -143,26 +140,24 @@ class Tokens(Codec):
 
     def header(self, signal: Tensor) -> dict[str, Any]:
         """See Codec."""
-        channels, height, width = check(signal)
+        channels, height, width = check(signal, self.name)
         return {"s": [width, height, channels], "w": self.model.digest}
 
     def encode(
         self, signal: Tensor, rate: Rate | None = None, reserve: int = 0
     ) -> Iterator[Packet]:
         """See Codec; the rate chooses how many levels are written."""
-        check(signal)
-        if rate and rate.name not in ("quality", "bpp", "ratio", "max_bytes", "psnr"):
-            raise ValueError(
-                f"image/tokens takes quality, bpp, ratio, max_bytes or psnr, not {rate.name}"
-            )
+        check(signal, self.name)
+        if rate and rate.name not in ("quality", "psnr"):
+            target_bytes(signal, rate, self.name)  # refuses what is no size
         levels = self._code(signal)
         return itertools.chain(*levels[: self._depth(signal, levels, rate, reserve)])
 
     @torch.inference_mode()
     def _code(self, x: Tensor) -> list[list[Packet]]:
         """The packets of all tiles for each level."""
-        colour, alpha = split(x)
-        grid = Grid(x.shape[2], x.shape[1])
+        colour, alpha = split_alpha(x)
+        grid = Grid(x.shape[2], x.shape[1], tokens_pictures.TILE)
         whole = analyse(self.model, colour[None])
         most = min(self.levels or len(self.codebook_sizes), len(self.codebook_sizes))
         levels: list[list[Packet]] = [[] for _ in range(most)]
@@ -189,17 +184,20 @@ class Tokens(Codec):
                 raise ValueError(f"quality must be 0 to 100, got {rate.value}")
             return min(len(levels), 1 + int(rate.value / 100 * len(self.codebook_sizes)))
 
+        def kept(position: int) -> Iterator[Packet]:
+            return itertools.chain(*levels[: position + 1])
+
         def size(position: int) -> int:
-            return _file_size(itertools.chain(*levels[: position + 1]), reserve)
+            return file_size([len(p.body) for p in kept(position)], reserve)
 
         def quality(position: int) -> float:
-            return self._psnr(x, itertools.chain(*levels[: position + 1]))
+            return self._psnr(x, kept(position))
 
         if rate.name == "psnr":
             found = find_position(quality, len(levels) - 1, rate.value)
         else:
             ceiling = rate.name == "max_bytes"
-            found = find_position(size, len(levels) - 1, _target_bytes(x, rate), ceiling)
+            found = find_position(size, len(levels) - 1, target_bytes(x, rate, self.name), ceiling)
         if found is None:
             raise ValueError(
                 f"max_bytes {rate.value:.0f} is out of reach: the smallest file of this picture "
@@ -209,7 +207,7 @@ class Tokens(Codec):
 
     def _psnr(self, x: Tensor, packets: Iterable[Packet]) -> float:
         decoded = self.decode(self.header(x), packets)
-        mse = (split(decoded)[0].float() - split(x)[0].float()).square().mean().item()
+        mse = (split_alpha(decoded)[0].float() - split_alpha(x)[0].float()).square().mean().item()
         return 10 * math.log10(255**2 / max(mse, 1e-4))
 
     @torch.inference_mode()
@@ -298,30 +296,8 @@ CODEC = Tokens
 
 
 def _parse_header(header: dict[str, Any]) -> tuple[Grid, int]:
-    size = header.get("s")
-    if (
-        not isinstance(size, list)
-        or len(size) != 3
-        or not all(type(n) is int for n in size)
-        or not (0 < size[0] <= _MAX_SIDE and 0 < size[1] <= _MAX_SIDE and 1 <= size[2] <= 4)
-    ):
-        raise BitstreamError(f"header field s is {size!r}, expected [width, height, channels]")
-    return Grid(size[0], size[1]), size[2]
-
-
-def _target_bytes(x: Tensor, rate: Rate) -> float:
-    if rate.name == "bpp":
-        return rate.value * x.shape[1] * x.shape[2] / 8
-    return rate.value if rate.name == "max_bytes" else x.numel() / rate.value
-
-
-def _file_size(packets: Iterable[Packet], reserve: int) -> int:
-    """Bytes of the whole file, where one empty packet would make `reserve`; 2 too many at most."""
-    file = io.BytesIO()
-    with Writer(file, 1, {}) as writer:
-        for packet in packets:
-            writer.write(packet)
-    return reserve + file.tell() - empty_size(1, {}, None) + 2
+    width, height, channels = parse_size(header)
+    return Grid(width, height, tokens_pictures.TILE), channels
 
 
 def _of_tile(whole: list[Tensor], box: Box) -> list[Tensor]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .picture import Box
 from .tokens_frozen import FrozenTokens
 from .tokens_model import COARSE, FINE
 
@@ -17,49 +17,10 @@ TILE = 1024  # pixels to a side of what the prior sees, and of what the networks
 _HALO_A = 128  # pixels around a block that its codes depend on: 64 of g_a, 4 latents behind it
 _HALO_S = 6  # cells of level 0 around a block that its pixels depend on: 12 latents
 
-Box = tuple[int, int, int, int]  # top, left, height, width in pixels
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the tiles of a picture lie, row by row."""
-
-    width: int
-    height: int
-
-    @property
-    def columns(self) -> int:
-        """Tiles to a row."""
-        return math.ceil(self.width / TILE)
-
-    def __len__(self) -> int:
-        """Count the tiles."""
-        return self.columns * math.ceil(self.height / TILE)
-
-    def box(self, number: int) -> Box:
-        """Pixels of a tile."""
-        top, left = number // self.columns * TILE, number % self.columns * TILE
-        return top, left, min(TILE, self.height - top), min(TILE, self.width - left)
-
 
 def tile_shape(box: Box) -> tuple[int, int]:
     """Rows and columns of codes of level 0."""
     return math.ceil(box[2] / COARSE), math.ceil(box[3] / COARSE)
-
-
-def check(x: Tensor) -> tuple[int, int, int]:
-    """The shape of a picture; ValueError for anything else."""
-    if x.dtype != torch.uint8 or x.ndim != 3 or x.shape[0] not in (1, 2, 3, 4) or not x.numel():
-        raise ValueError(
-            f"image/tokens takes a picture as uint8 [1 to 4, height, width], got {x.dtype} "
-            f"{list(x.shape)}"
-        )
-    return x.shape[0], x.shape[1], x.shape[2]
-
-
-def split(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Colour channels and alpha."""
-    return (x[:-1], x[-1]) if x.shape[0] in (2, 4) else (x, None)
 
 
 def analyse(model: FrozenTokens, x: Tensor) -> list[Tensor]:
