@@ -13,7 +13,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -40,22 +40,22 @@ class Recipe:
 
     Attributes:
         latent_rate: of Adam on the latents, in steps of the quantiser.
-        boost: how many times more that is at first, while latents are far from where they go.
-        boost_fraction: of the steps, over which the boost falls to 1/e.
+        damping: what Adam adds to the root of a latent's second moment, relative to the root mean
+            square of its grid: latents without much to say stay where they are.
         network_rate: of Adam on the parameters.
-        warm: the fraction of steps over which the rates rise from 0; then they fall as a cosine.
-        floor: the fraction of the rates that the cosine ends with.
+        warm: the fraction of steps over which the rate of the parameters rises from 0: latents
+            that are still far from where they go would lead them astray.
+        floor: the fraction of the rates that they fall to, as a cosine.
         temperature: of the soft rounding.
         noise: standard deviation.
         hard: the fraction of steps that round, at the end.
         hard_rate: the rates there, as a fraction, before they fall to 0.
     """
 
-    latent_rate: float = 0.05
-    boost: float = 10.0
-    boost_fraction: float = 0.04
+    latent_rate: float = 0.2
+    damping: float = 1.0
     network_rate: float = 0.02
-    warm: float = 0.01
+    warm: float = 0.05
     floor: float = 0.05
     temperature: tuple[float, float] = (0.35, 0.08)
     noise: tuple[float, float] = (0.32, 0.18)
@@ -166,11 +166,10 @@ def phase_at(recipe: Recipe, fraction: float) -> Phase:
         return Phase(recipe.latent_rate * rate, recipe.network_rate * rate, 0.0, 0.0)
     t = fraction / soft
     wave = recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * t))
-    rate = wave * min(1.0, (fraction + 1e-3) / max(recipe.warm, 1e-9))
-    boost = 1 + recipe.boost * math.exp(-fraction / recipe.boost_fraction)
+    warm = min(1.0, (fraction + 1e-4) / max(recipe.warm, 1e-9))
     return Phase(
-        recipe.latent_rate * rate * boost,
-        recipe.network_rate * rate,
+        recipe.latent_rate * wave,
+        recipe.network_rate * wave * warm,
         recipe.temperature[0] + (recipe.temperature[1] - recipe.temperature[0]) * t,
         recipe.noise[0] + (recipe.noise[1] - recipe.noise[0]) * t,
     )
@@ -179,9 +178,13 @@ def phase_at(recipe: Recipe, fraction: float) -> Phase:
 class State:
     """Latents, parameters and their moments: all that a run changes."""
 
-    def __init__(self, latents: Array, params: Array, scale: Array):
-        """Begin; `scale` says how fast each parameter learns."""
-        self.latents, self.scale = latents, scale
+    def __init__(
+        self, latents: Array, params: Array, scale: Array, sizes: list[int], damping: float
+    ):
+        """Begin; `scale` says how fast each parameter learns, `sizes` are those of the grids."""
+        self.latents, self.scale, self.damping = latents, scale, damping
+        ends = np.cumsum(sizes)
+        self.parts = [slice(e - n, e) for e, n in zip(ends.tolist(), sizes, strict=True)]
         self.scaled = params / scale
         self.latent_adam = fit_train.Adam(
             np.zeros_like(latents), np.zeros_like(latents), beta2=0.99
@@ -206,15 +209,22 @@ class State:
             self.latents, phase.temperature, phase.noise, seed, self.values, self.slope
         )
         got = engine.step(self.values, self.params, objective)
-        fit_train.adam(
-            self.latent_adam, phase.latent_rate, got.latent_grads, self.slope, self.latents
-        )
+        self._move_latents(got.latent_grads, phase.latent_rate)
         np.clip(self.latents, -networks.LIMIT, networks.LIMIT, out=self.latents)
         fit_train.adam(
             self.param_adam, phase.network_rate, got.param_grads, self.scale, self.scaled
         )
         self.step += 1
         return got.bits, got.mse
+
+    def _move_latents(self, grads: Array, rate: float) -> None:
+        adam = self.latent_adam
+        for part in self.parts:
+            moved = grads[part] * self.slope[part]
+            own = replace(adam, first=adam.first[part], second=adam.second[part])
+            own.epsilon = self.damping * math.sqrt(float(np.dot(moved, moved)) / len(moved)) + 1e-12
+            fit_train.adam(own, rate, grads[part], self.slope[part], self.latents[part])
+        adam.steps += 1
 
     def save(self, path: Path, key: str) -> None:
         """Write all of it, whole or not at all."""
@@ -317,7 +327,13 @@ def optimise(
         if start
         else np.zeros(sum(rows * columns for rows, columns in shapes), np.float32)
     )
-    state = State(latents, first.numpy().astype(np.float32), rates_of(sizes, colours))
+    state = State(
+        latents,
+        first.numpy().astype(np.float32),
+        rates_of(sizes, colours),
+        [rows * columns for rows, columns in shapes],
+        recipe.damping,
+    )
     total = steps or STEPS[effort] // (4 if start else 1)
     key = _key(x, preset, lmbda, mean, total if time_budget is None else -1, start is not None)
     if checkpoint is not None and checkpoint.exists():
