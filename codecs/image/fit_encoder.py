@@ -55,7 +55,7 @@ class Recipe:
     latent_rate: float = 0.2
     damping: float = 1.0
     network_rate: float = 0.02
-    warm: float = 0.05
+    warm: float = 0.15
     floor: float = 0.05
     temperature: tuple[float, float] = (0.35, 0.08)
     noise: tuple[float, float] = (0.32, 0.18)
@@ -64,8 +64,9 @@ class Recipe:
 
 
 RECIPE = Recipe()
-# Slices whose parameters are of another size than the rest learn at other rates.
-_RATES = {"context.b3": 4.0, "up": 0.3}
+# Slices whose parameters are of another size than the rest, or would take a relu out of its range
+# for good, learn at other rates.
+_RATES = {"context.b3": 4.0, "up": 0.3, "synthesis.b1": 0.25, "synthesis.c1": 0.25}
 
 
 @dataclass

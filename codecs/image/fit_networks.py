@@ -149,7 +149,10 @@ def initial(preset: Preset, colours: int, generator: torch.Generator | None = No
     p["context.b3"][:, 1] = SCALES / 2
     p["up"][:] = torch.tensor(CUBIC)
     p["synthesis.skip"][:] = 1 / GRIDS
+    p["synthesis.b1"].uniform_(-0.3, 0.3, generator=generator)  # not all at the edge of relu
     p["synthesis.b2"][:] = 0.5
+    p["synthesis.c1"][:] = 0.5  # keeps colours off the edge of the last relu, where they would die
+    p["synthesis.c2"][:] = -0.5
     return parameters
 
 
