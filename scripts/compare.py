@@ -131,7 +131,7 @@ def _print(pictures: "list[Picture]", to_stderr: bool) -> None:
     console = Console(stderr=to_stderr)
     for picture in pictures:
         table = Table(title=f"{picture.name}, {picture.width}x{picture.height}")
-        table.add_column("codec")
+        table.add_column("codec", overflow="fold")
         for column in ("bytes", "bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s"):
             table.add_column(column, justify="right")
         for result in picture.results:

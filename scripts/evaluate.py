@@ -101,7 +101,7 @@ def show(rows: "list[Row]", pictures: int) -> None:
     console = Console()
     best_first = sorted(rows, key=lambda row: row.bd_rate_vs_jpeg or 0.0)
     table = Table(title=f"{rows[0].case}, {pictures} pictures: size at equal quality")
-    table.add_column("codec")
+    table.add_column("codec", overflow="fold")
     for column in ("BD-rate PSNR", "BD-rate MS-SSIM", "encode s/Mpx", "decode s/Mpx"):
         table.add_column(column, justify="right")
     for row in best_first:
