@@ -37,17 +37,21 @@ Figures = dict[str, Tensor]  # name -> mean over the batch, one number
 
 
 class Recipe(ABC):
-    """What a codec brings to its training. Options are parameters of its constructor.
+    """What a codec brings to its training.
+
+    Its options are parameters of the constructor, with annotations and defaults.
 
     Attributes:
         name: of the codec.
         defaults: fields of TrainingConfig that this codec wants different.
         multiple: the sides of crops are multiples of it, in samples of the signal.
+        shipped: weights that come with the library, by name, to start from.
     """
 
     name: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
     multiple: ClassVar[int] = 1
+    shipped: ClassVar[Mapping[str, Path]] = {}
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -91,19 +95,25 @@ def recipe(codec: str, options: Mapping[str, Any] | None = None) -> Recipe:
     Raises:
         ValueError: the codec is not trained, has no such option, or not this value of it.
     """
-    known = options_of(codec)
-    for name in options or {}:
+    known = _parameters(codec)
+    for name, value in (options or {}).items():
         if name not in known:
             raise ValueError(
                 f"{codec} has no training option {name!r}; it has {', '.join(sorted(known))}"
             )
+        kind = known[name].annotation
+        if not isinstance(value, kind) and not (type(value) is int and isinstance(1.0, kind)):
+            raise ValueError(f"{name} is {value!r}, expected {getattr(kind, '__name__', kind)}")
     return _recipe_class(codec)(**(options or {}))
 
 
 def options_of(codec: str) -> dict[str, Any]:
     """The options of a codec's recipe with their defaults."""
-    found = inspect.signature(_recipe_class(codec)).parameters
-    return {name: parameter.default for name, parameter in found.items()}
+    return {name: parameter.default for name, parameter in _parameters(codec).items()}
+
+
+def _parameters(codec: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_recipe_class(codec), eval_str=True).parameters
 
 
 def _recipe_class(codec: str) -> type[Recipe]:

@@ -49,7 +49,11 @@ def _number(flag: str, text: str) -> Callable[[Any], Any]:
 @click.option("--size", help="Size of the codec: s for CPUs, m for GPUs.  [s]")
 @click.option("--set", "options", multiple=True, callback=_setting, metavar="NAME=VALUE",
               help="Another option of the codec's recipe; may be repeated.")  # fmt: skip
-@click.option("--init", metavar="WEIGHTS", help="Fine-tune: start from a weights file.")
+@click.option(
+    "--init",
+    metavar="WEIGHTS",
+    help="Fine-tune: start from a weights file, or shipped weights by name (mse).",
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path, exists=True),
               help="config.json of a run, or your own; flags override it.")  # fmt: skip
 @click.option("--validation", metavar="DIR|SHARE", help="Held-out pictures.  [0.05]")
@@ -95,7 +99,7 @@ def train(
     \b
     latentpack train image/light --out runs/light                        go on
     latentpack train image/light --data scans/ --out runs/scans \\
-        --init my.lpkw --steps 2000 --lr 0.0003                          fine-tune
+        --init mse --steps 2000 --lr 0.0003                              fine-tune
     latentpack train image/light --config runs/light/config.json \\
         --seed 2 --out runs/again                                        the same, but
     torchrun --nproc-per-node 2 -m latentpack.scripts.train image/light \\
@@ -118,12 +122,13 @@ def train(
         first = training.rank() == 0
         run = setup.configure(codec, out, config_file, given, device)
         samples, held, counts = setup.open_data(run, workers, _note if first else _silent)
-        init = read(run.init, codec) if run.init else None
+        recipe = run.make_recipe()
+        init = read(recipe.shipped.get(run.init, run.init), codec) if run.init else None
         if first:
             _announce(run.to_dict(), counts, out)
         with _progress(codec, run.config.steps, first) as progress:
             model = training.train(
-                run.make_recipe(),
+                recipe,
                 run.config,
                 samples,
                 out,
@@ -140,7 +145,7 @@ def train(
             raise KeyboardInterrupt
         if first:
             for path in [out / "weights.lpkw", *([export] if export else [])]:
-                _write(path, run.make_recipe(), model, run.to_dict() | counts)
+                _write(path, recipe, model, run.to_dict() | counts)
 
 
 def _note(text: str) -> None:

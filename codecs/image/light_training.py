@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...entropy.models.gaussian import MIN_SCALE, ROWS, STEP
 from ..training import Figures, Recipe
 from ..weight_files import Weights
-from .light_frozen import frozen_state, load_frozen, thaw
+from .light_frozen import SHIPPED, frozen_state, load_frozen, thaw
 from .light_model import LATENTS, LEVELS, LightModel, S, Size, interpolate, lmbda_of
 
 SIZES = {"s": S, "m": Size(channels=192, wide=256, blocks=5)}
@@ -39,6 +39,7 @@ class LightRecipe(Recipe):
     name = "image/light"
     defaults: ClassVar[dict[str, Any]] = {"crop": 128, "batch": 16, "lr": 1e-3}
     multiple = 32
+    shipped = SHIPPED
 
     def __init__(
         self,
