@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,30 @@ def write(tile: Tile, alpha: bytes | None, threads: int = 1) -> bytes:
     return head + stream if alpha is None else head + picture.varint(len(stream)) + stream + alpha
 
 
+class Opened(NamedTuple):
+    """A tile whose networks have been read, with what is left of its stream."""
+
+    prior: Prior
+    position: int
+    coded: Coded
+    mask: list[bool]  # of the grids that are coded
+    decoder: rans.Decoder
+    alpha: bytes
+
+
+def open_tile(priors: PriorFile, body: bytes, channels: int) -> Opened:
+    """Read a tile up to its grids.
+
+    Raises:
+        BitstreamError: the bytes are damaged.
+    """
+    prior, position, stream, alpha = _split(priors, body, channels)
+    decoder = rans.Decoder(tables(), stream)
+    coded = fit_parameters.parse(prior, decoder.get)
+    mask = [bool(body[1] >> k & 1) for k in range(GRIDS)]
+    return Opened(prior, position, coded, mask, decoder, alpha)
+
+
 def read(
     priors: PriorFile, body: bytes, channels: int, height: int, width: int
 ) -> tuple[Tile, bytes]:
@@ -87,11 +111,8 @@ def read(
     Raises:
         BitstreamError: the bytes are damaged.
     """
-    prior, position, stream, alpha = _split(priors, body, channels)
-    decoder = rans.Decoder(tables(), stream)
-    coded = fit_parameters.parse(prior, decoder.get)
+    prior, position, coded, mask, decoder, alpha = open_tile(priors, body, channels)
     context = fit_parameters.context(prior, coded)
-    mask = [bool(body[1] >> k & 1) for k in range(GRIDS)]
     grids = fit.decode(context, decoder, height, width, mask)
     decoder.finish()
     return Tile(prior, position, coded, grids), alpha
@@ -126,7 +147,7 @@ def describe(priors: PriorFile, body: bytes, channels: int) -> dict[str, Any]:
         preset, lmbda, and the bytes of networks, latents and alpha.
     """
     prior, position, stream, alpha = _split(priors, body, channels)
-    coded = fit_parameters.parse(prior, rans.Decoder(tables(), stream).get)
+    coded = open_tile(priors, body, channels).coded
     networks = round(bits_of(*fit_parameters.symbols(prior, coded)) / 8)
     return {
         "preset": prior.preset,
