@@ -46,8 +46,8 @@ class Learning:
     lmbdas: tuple[float, ...] = (0.001, 0.0025, 0.006, 0.015, 0.04)
     first: int = 2
     crop: int = 256
-    first_photographs: int = 22
-    photographs: int = 10
+    first_photographs: int = 18
+    photographs: int = 9
     steps: int = 300
     move: tuple[float, float] = (0.6, 0.12)
     spread_photographs: int = 4

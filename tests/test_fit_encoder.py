@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentpack.codecs.image import fit_encoder, fit_networks
+from latentpack.codecs.image import fit_encoder, fit_networks, fit_state
 from latentpack.kernels import fit_train
 
 PRESET = "fast"
@@ -56,20 +56,20 @@ def test_a_broken_run_ends_like_an_unbroken_one(tmp_path, monkeypatch):
     x, file = picture(), tmp_path / "state.npz"
     whole = fit(x)
     monkeypatch.setattr(fit_encoder, "CHECKPOINT_SECONDS", 0.0)
-    real = fit_encoder.State.advance
+    real = fit_state.State.advance
 
     def stops(state, *rest):
         if state.step == 37:
             raise KeyboardInterrupt
         return real(state, *rest)
 
-    monkeypatch.setattr(fit_encoder.State, "advance", stops)
+    monkeypatch.setattr(fit_state.State, "advance", stops)
     with pytest.raises(KeyboardInterrupt):
         fit(x, checkpoint=file)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state.npz"]
     seen = []
     monkeypatch.setattr(
-        fit_encoder.State, "advance", lambda state, *rest: seen.append(1) or real(state, *rest)
+        fit_state.State, "advance", lambda state, *rest: seen.append(1) or real(state, *rest)
     )
     resumed = fit(x, checkpoint=file)
     assert len(seen) == 60 - 37

@@ -11,11 +11,9 @@ from __future__ import annotations
 import math
 import os
 import time
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from torch import Tensor
 from ...kernels import fit_train
 from . import fit_networks as networks
 from .fit_networks import PRESETS, Preset
+from .fit_state import Engine, Phase, State
 
 Progress = Callable[[int, int, float, float], object]
 Array = NDArray[np.float32]
@@ -42,7 +41,7 @@ class Recipe:
         latent_rate: of Adam on the latents, in steps of the quantiser.
         damping: what Adam adds to the root of a latent's second moment, relative to the root mean
             square of its grid: latents without much to say stay where they are.
-        network_rate: of Adam on the parameters.
+        network_rate: of SOAP on the parameters (of Adam on those that are no matrices).
         warm: the fraction of steps over which the rate of the parameters rises from 0: latents
             that are still far from where they go would lead them astray.
         floor: the fraction of the rates that they fall to, as a cosine.
@@ -64,9 +63,6 @@ class Recipe:
 
 
 RECIPE = Recipe()
-# Slices whose parameters are of another size than the rest, or would take a relu out of its range
-# for good, learn at other rates.
-_RATES = {"context.b3": 4.0, "up": 0.3, "synthesis.b1": 0.25, "synthesis.c1": 0.25}
 
 
 @dataclass
@@ -86,14 +82,6 @@ class Fitted:
     latents: Tensor
     bits: float
     mse: float
-
-
-class Engine(Protocol):
-    """Whatever computes an iteration."""
-
-    def step(self, latents: Array, params: Array, objective: fit_train.Objective) -> fit_train.Step:
-        """Rate, distortion and gradients, as `fit_train.Trainer.step`."""
-        ...
 
 
 class TorchEngine:
@@ -149,15 +137,6 @@ def objective_for(lmbda: float) -> fit_train.Objective:
     )
 
 
-class Phase(NamedTuple):
-    """The settings at a fraction of a run."""
-
-    latent_rate: float
-    network_rate: float
-    temperature: float
-    noise: float
-
-
 def phase_at(recipe: Recipe, fraction: float) -> Phase:
     """Settings at a fraction from 0 to 1; temperature 0 is rounding."""
     soft = 1 - recipe.hard
@@ -174,110 +153,6 @@ def phase_at(recipe: Recipe, fraction: float) -> Phase:
         recipe.temperature[0] + (recipe.temperature[1] - recipe.temperature[0]) * t,
         recipe.noise[0] + (recipe.noise[1] - recipe.noise[0]) * t,
     )
-
-
-class State:
-    """Latents, parameters and their moments: all that a run changes."""
-
-    def __init__(
-        self, latents: Array, params: Array, scale: Array, sizes: list[int], damping: float
-    ):
-        """Begin; `scale` says how fast each parameter learns, `sizes` are those of the grids."""
-        self.latents, self.scale, self.damping = latents, scale, damping
-        ends = np.cumsum(sizes)
-        self.parts = [slice(e - n, e) for e, n in zip(ends.tolist(), sizes, strict=True)]
-        self.scaled = params / scale
-        self.latent_adam = fit_train.Adam(
-            np.zeros_like(latents), np.zeros_like(latents), beta2=0.99
-        )
-        self.param_adam = fit_train.Adam(np.zeros_like(params), np.zeros_like(params), beta2=0.99)
-        self.step = 0
-        self.seconds = 0.0
-        self.values, self.slope = np.empty_like(latents), np.empty_like(latents)
-
-    @property
-    def params(self) -> Array:
-        """The parameters as the networks take them."""
-        params: Array = self.scaled * self.scale
-        return params
-
-    def advance(
-        self, engine: Engine, objective: fit_train.Objective, phase: Phase
-    ) -> tuple[float, float]:
-        """One iteration; returns bits and mse before it."""
-        seed = self.step * 0x9E3779B1 + 0x85EBCA6B
-        fit_train.soften(
-            self.latents, phase.temperature, phase.noise, seed, self.values, self.slope
-        )
-        got = engine.step(self.values, self.params, objective)
-        self._move_latents(got.latent_grads, phase.latent_rate)
-        np.clip(self.latents, -networks.LIMIT, networks.LIMIT, out=self.latents)
-        fit_train.adam(
-            self.param_adam, phase.network_rate, got.param_grads, self.scale, self.scaled
-        )
-        self.step += 1
-        return got.bits, got.mse
-
-    def _move_latents(self, grads: Array, rate: float) -> None:
-        adam = self.latent_adam
-        for part in self.parts:
-            moved = grads[part] * self.slope[part]
-            own = replace(adam, first=adam.first[part], second=adam.second[part])
-            own.epsilon = self.damping * math.sqrt(float(np.dot(moved, moved)) / len(moved)) + 1e-12
-            fit_train.adam(own, rate, grads[part], self.slope[part], self.latents[part])
-        adam.steps += 1
-
-    def save(self, path: Path, key: str) -> None:
-        """Write all of it, whole or not at all."""
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                key=np.array(key),
-                progress=np.array([self.step, self.seconds]),
-                adam_steps=np.array([self.latent_adam.steps, self.param_adam.steps]),
-                **{name: self._arrays()[name] for name in self._arrays()},
-            )
-        partial.replace(path)
-
-    def load(self, path: Path, key: str) -> None:
-        """Go on from a file of `save`.
-
-        Raises:
-            ValueError: it is not such a file, or is of another picture or other settings.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                stored = {name: file[name] for name in file.files}
-            if str(stored["key"]) != key:
-                raise ValueError(
-                    f"{path} is of another picture or other settings; delete it or name another"
-                )
-            for name, array in self._arrays().items():
-                array[:] = stored[name]
-            self.step, self.seconds = int(stored["progress"][0]), float(stored["progress"][1])
-            self.latent_adam.steps, self.param_adam.steps = map(int, stored["adam_steps"])
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a checkpoint of image/fit: {error}") from None
-
-    def _arrays(self) -> dict[str, Array]:
-        return {
-            "latents": self.latents,
-            "scaled": self.scaled,
-            "latent_first": self.latent_adam.first,
-            "latent_second": self.latent_adam.second,
-            "param_first": self.param_adam.first,
-            "param_second": self.param_adam.second,
-        }
-
-
-def rates_of(preset: Preset, colours: int) -> Array:
-    """How fast each parameter learns, relative to the recipe's rate."""
-    scale = np.ones(networks.count(preset, colours), np.float32)
-    for name, rate in _RATES.items():
-        piece = networks.layout(preset, colours)[name]
-        scale[piece.start : piece.stop] = rate
-    return scale
 
 
 def optimise(
@@ -331,7 +206,8 @@ def optimise(
     state = State(
         latents,
         first.numpy().astype(np.float32),
-        rates_of(sizes, colours),
+        sizes,
+        colours,
         [rows * columns for rows, columns in shapes],
         recipe.damping,
     )
