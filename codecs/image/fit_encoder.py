@@ -41,7 +41,8 @@ class Recipe:
         latent_rate: of Adam on the latents, in steps of the quantiser.
         damping: what Adam adds to the root of a latent's second moment, relative to the root mean
             square of its grid: latents without much to say stay where they are.
-        network_rate: of SOAP on the parameters (of Adam on those that are no matrices).
+        network_rate: of SOAP on the parameters' matrices.
+        vector_rate: of Adam on the other parameters.
         warm: the fraction of steps over which the rate of the parameters rises from 0: latents
             that are still far from where they go would lead them astray.
         floor: the fraction of the rates that they fall to, as a cosine.
@@ -53,7 +54,8 @@ class Recipe:
 
     latent_rate: float = 0.2
     damping: float = 1.0
-    network_rate: float = 0.02
+    network_rate: float = 0.04
+    vector_rate: float = 0.02
     warm: float = 0.15
     floor: float = 0.05
     temperature: tuple[float, float] = (0.35, 0.08)
@@ -143,13 +145,20 @@ def phase_at(recipe: Recipe, fraction: float) -> Phase:
     if fraction >= soft:
         left = (1 - fraction) / max(recipe.hard, 1e-9)
         rate = recipe.hard_rate * max(left, 0.02)
-        return Phase(recipe.latent_rate * rate, recipe.network_rate * rate, 0.0, 0.0)
+        return Phase(
+            recipe.latent_rate * rate,
+            recipe.network_rate * rate,
+            recipe.vector_rate * rate,
+            0.0,
+            0.0,
+        )
     t = fraction / soft
     wave = recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * t))
     warm = min(1.0, (fraction + 1e-4) / max(recipe.warm, 1e-9))
     return Phase(
         recipe.latent_rate * wave,
         recipe.network_rate * wave * warm,
+        recipe.vector_rate * wave * warm,
         recipe.temperature[0] + (recipe.temperature[1] - recipe.temperature[0]) * t,
         recipe.noise[0] + (recipe.noise[1] - recipe.noise[0]) * t,
     )

@@ -36,6 +36,7 @@ class Phase(NamedTuple):
 
     latent_rate: float
     network_rate: float
+    vector_rate: float
     temperature: float
     noise: float
 
@@ -86,7 +87,7 @@ class State:
         got = engine.step(self._values, self.params, objective)
         self.step += 1
         self._move_latents(got.latent_grads, phase.latent_rate)
-        self._move_params(got.param_grads * self._scale, phase.network_rate)
+        self._move_params(got.param_grads * self._scale, phase)
         return got.bits, got.mse
 
     def _move_latents(self, grads: Array, rate: float) -> None:
@@ -99,11 +100,11 @@ class State:
         adam.steps += 1
         np.clip(self.latents, -networks.LIMIT, networks.LIMIT, out=self.latents)
 
-    def _move_params(self, grads: Array, rate: float) -> None:
-        self._soap.step(self.step, rate, grads, self._scaled)
+    def _move_params(self, grads: Array, phase: Phase) -> None:
+        self._soap.step(self.step, phase.network_rate, grads, self._scaled)
         vectors = self._scaled[self._vectors]
         slope = np.ones_like(vectors)
-        fit_train.adam(self._vector_adam, rate, grads[self._vectors], slope, vectors)
+        fit_train.adam(self._vector_adam, phase.vector_rate, grads[self._vectors], slope, vectors)
         self._scaled[self._vectors] = vectors
 
     def save(self, path: Path, key: str) -> None:
