@@ -197,9 +197,9 @@ def main(
     for key in keys:
         photographs = Photographs(data, int(key.split(".")[1]), learning.crop, learning.seed)
         priors[key] = learn(Run(out, key, learning, photographs), learning, key)
-        digest = fit_prior.save(
-            out / "image-fit.lpkw", list(learning.lmbdas), priors, asdict(learning)
-        )
+        training = json.loads(json.dumps(asdict(learning)))  # lists for tuples
+        file = out / "image-fit.lpkw"
+        digest = fit_prior.save(file, list(learning.lmbdas), priors, training)
         click.echo(f"{', '.join(priors)}: {digest.hex()}")
 
 
