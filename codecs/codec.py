@@ -11,6 +11,10 @@ from typing import Any, ClassVar
 Buffer = bytes | bytearray | memoryview
 
 
+class DamageWarning(UserWarning):
+    """A damaged signal was decoded as far as it is whole, as the caller has asked."""
+
+
 @dataclass(frozen=True)
 class Packet:
     """A unit that can be stored, found and decoded by itself.

@@ -46,6 +46,9 @@ OPTIONS: dict[str, Callable[[_Command], _Command]] = {
     "resume": click.option(
         "--resume", type=click.Path(path_type=Path), help="Checkpoint to go on from and to keep."
     ),
+    "levels": click.option(
+        "--levels", type=click.IntRange(1), help="The most levels of codes, of image/tokens."
+    ),
     "max_error": click.option(
         "--max-error", type=click.IntRange(0), help="Largest error of a sample; 0 is lossless."
     ),

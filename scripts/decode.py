@@ -1,7 +1,8 @@
 """Command line: latentpack decode photo.lpk -o photo.png."""
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,8 @@ LPK_SUFFIXES = {".lpk"}
 @click.option("-o", "--output", metavar="PATH", help="File, folder, or - for standard output.")
 @click.option("--format", "format_name", help="png, jpg, webp, tiff, ...  [default: by name, png]")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights it was encoded with.")
+@click.option("--levels", type=click.IntRange(1), help="The most levels of codes to decode.")
+@click.option("--keep-going", is_flag=True, help="Decode the whole levels of a cut file.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to compute with.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite files that exist.")
 def decode(
@@ -27,6 +30,8 @@ def decode(
     output: str | None,
     format_name: str | None,
     weights: Path | None,
+    levels: int | None,
+    keep_going: bool,
     threads: int | None,
     force: bool,
 ) -> None:
@@ -34,7 +39,8 @@ def decode(
 
     The name of the output says its format; PNG, WebP and TIFF keep every sample, JPEG and AVIF
     lose a little more. Alpha, ICC profile and EXIF are written where the format holds them.
-    Files of tensors are turned back by `latentpack unpack`.
+    Files of tensors are turned back by `latentpack unpack`. Files of image/tokens may be decoded to
+    their first levels, and with --keep-going to those that are whole in a file that was cut.
 
     \b
     latentpack decode photo.lpk                        photo.png beside it
@@ -54,14 +60,23 @@ def decode(
         import torch
 
         torch.set_num_threads(threads)
+    options = {"weights": weights, "levels": levels, "keep_going": keep_going or None}
     codecs: dict[int, Codec] = {}
-    run_jobs(jobs, lambda job: decode_file(job, format_name, weights, force, codecs))
+    run_jobs(jobs, lambda job: decode_file(job, format_name, options, force, codecs))
 
 
 def decode_file(
-    job: Job, format_name: str | None, weights: Path | None, force: bool, codecs: "dict[int, Codec]"
+    job: Job,
+    format_name: str | None,
+    options: dict[str, Any],
+    force: bool,
+    codecs: "dict[int, Codec]",
 ) -> str:
-    """Do one file; `codecs` holds those that are loaded. Returns the line to print."""
+    """Do one file; `codecs` holds those that are loaded. Returns the line to print.
+
+    What the codec warns of is noted: how much of a damaged file is in the picture.
+    """
+    from latentpack.codecs.codec import DamageWarning
     from latentpack.codecs.container import Reader
     from latentpack.datasets.images import picture_format, write_image
     from latentpack.scripts.pictures import open_codec
@@ -70,8 +85,12 @@ def decode_file(
     with source_file(job.source) as source, target_file(job, force) as target:
         reader = Reader(source)
         if reader.codec_id not in codecs:
-            codecs[reader.codec_id] = open_codec(reader.codec_id, weights=weights)
-        x = codecs[reader.codec_id].decode(reader.params, reader.packets())
+            codecs[reader.codec_id] = open_codec(reader.codec_id, **options)
+        with warnings.catch_warnings(record=True, category=DamageWarning) as caught:
+            warnings.simplefilter("always", DamageWarning)
+            x = codecs[reader.codec_id].decode(reader.params, reader.packets())
+        for warning in caught:
+            note(job, str(warning.message))
         for text in write_image(target, x, reader.metadata, format_name):
             note(job, text)
     channels, height, width = x.shape

@@ -70,6 +70,8 @@ def text(report: Report, show_all: bool = False) -> str:
         lines.append(_line("weights", report.weights))
     if report.fitted:
         lines.append(_line("fitted", _fitted(report.fitted)))
+    for number, level in enumerate(report.levels):
+        lines.append(_line(f"level {number}", _level(level)))
     if report.base and report.digest:
         lines += [_line("base", report.base), _line("digest", report.digest)]
     lines += [_line(key, _shown(value)) for key, value in report.metadata.items()]
@@ -113,6 +115,14 @@ def _fitted(about: dict[str, Any]) -> str:
         if about[f"{name}_bytes"]:
             parts.append(f"{name}s {about[f'{name}_bytes']:,} bytes".replace("alphas", "alpha"))
     return ", ".join(parts)
+
+
+def _level(level: dict[str, Any]) -> str:
+    rows, columns = level["codes"]
+    return (
+        f"{rows}x{columns} codes in {level['bytes']:,} bytes, {level['bits_per_code']:.2f} bits "
+        f"each; {level['used']} of {level['codebook_size']} used, perplexity {level['perplexity']:.0f}"
+    )
 
 
 def _tensor_lines(report: Report, show_all: bool) -> list[str]:

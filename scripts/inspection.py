@@ -3,11 +3,12 @@
 import io
 import math
 import mmap
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from latentpack.codecs import registry
-from latentpack.codecs.codec import Codec, Packet
+from latentpack.codecs.codec import Codec, DamageWarning, Packet
 from latentpack.codecs.container import Reader
 from latentpack.codecs.outer import OuterReader
 from latentpack.kernels.errors import BitstreamError
@@ -32,6 +33,7 @@ class Report:
         codec: its name, or "unknown codec 77".
         picture: [width, height, channels], for pictures.
         fitted: what image/fit says about its tiles; bytes are of all of them.
+        levels: of image/tokens, as Tokens.levels_in says; none without the weights.
         base: digest of the model that a delta was made from.
         digest: of the model that the delta is, by which it can be a base itself.
         packets: how many are whole.
@@ -49,6 +51,7 @@ class Report:
     digest: str | None = None
     tensors: list[TensorInfo] = field(default_factory=list)
     fitted: dict[str, Any] = field(default_factory=dict)
+    levels: list[dict[str, Any]] = field(default_factory=list)
     packets: int = 0
     packets_listed: int | None = None
     damage: list[str] = field(default_factory=list)
@@ -69,8 +72,9 @@ class Report:
         }
         shown["tensors"] = [vars(tensor) for tensor in self.tensors]
         shown["whole"] = not self.damage
-        if not self.fitted:
-            del shown["fitted"]
+        for name in ("fitted", "levels"):
+            if not shown[name]:
+                del shown[name]
         if self.picture:
             shown["bpp"] = self.bytes * 8 / (self.picture[0] * self.picture[1])
         if self.raw_bytes is not None:
@@ -113,7 +117,22 @@ def inspect_file(file: BinaryIO, path: str) -> Report:
     except BitstreamError as error:
         _salvage(file, reader, codec, report)
         report.damage.insert(0, str(error))
+    if report.codec == "image/tokens":
+        report.levels = _levels(reader)
     return report
+
+
+def _levels(reader: Reader | OuterReader) -> list[dict[str, Any]]:
+    """The levels that are whole; none if they can't be read, which is told as damage elsewhere."""
+    codec: Any = registry.load(reader.codec_id)
+    with warnings.catch_warnings(action="ignore", category=DamageWarning):
+        try:
+            found: list[dict[str, Any]] = codec(keep_going=True).levels_in(
+                reader.params, reader.packets()
+            )
+        except (ValueError, OSError):  # other weights, or not even one whole level
+            return []
+    return found
 
 
 def _open(file: BinaryIO, recover: bool = False) -> Reader | OuterReader:

@@ -38,8 +38,9 @@ from torch import Tensor
 
 from ...entropy.coder import Decoder, Encoder
 from ...kernels.errors import BitstreamError
-from ..codec import Codec, Packet, Rate
+from ..codec import Codec, DamageWarning, Packet, Rate
 from ..fields import Cursor, get_varint, put_varint
+from ..quantizers.usage import count_codes, perplexity
 from ..rate_control import find_position
 from . import light_alpha, tokens_pictures
 from .picture import Box, Grid, check, file_size, parse_size, split_alpha, target_bytes
@@ -69,7 +70,7 @@ class Tokens(Codec):
             weights: a weights file; None is the shipped one.
             levels: the most levels to encode or to decode; None is all.
             keep_going: decode what is whole of a damaged or cut file, with a warning that says
-                how much that is.
+                how much that is (DamageWarning).
 
         Raises:
             ValueError: levels is not positive.
@@ -246,6 +247,37 @@ class Tokens(Codec):
         levels, _ = self._parse(grid, channels in (2, 4), packets)
         return [_assemble(level, grid) for level in levels]
 
+    def levels_in(self, header: dict[str, Any], packets: Iterable[Packet]) -> list[dict[str, Any]]:
+        """What a file holds of each level: its codes, what they take, how the codebook is used.
+
+        Raises:
+            BitstreamError: as `decode`. ValueError: the stream was made with other weights.
+        """
+        bodies: list[int] = []
+
+        def counted() -> Iterator[Packet]:
+            for packet in packets:
+                bodies.append(len(packet.body))
+                yield packet
+
+        levels = self.parse(header, counted())
+        tiles = len(_parse_header(header)[0])
+        found = []
+        for i, codes in enumerate(levels):
+            (counts,) = count_codes(codes[None, None], self.codebook_sizes[i : i + 1])
+            size = sum(bodies[i * tiles : (i + 1) * tiles])
+            found.append(
+                {
+                    "codes": list(codes.shape),
+                    "codebook_size": self.codebook_sizes[i],
+                    "bytes": size,
+                    "bits_per_code": 8 * size / codes.numel(),
+                    "used": int((counts > 0).sum()),
+                    "perplexity": perplexity(counts),
+                }
+            )
+        return found
+
     def _parse(
         self, grid: Grid, has_alpha: bool, packets: Iterable[Packet]
     ) -> tuple[list[list[Tensor]], list[bytes]]:
@@ -273,7 +305,8 @@ class Tokens(Codec):
             whole = [level for level in levels if len(level) == len(grid)]
             if not self.keep_going or not whole:
                 raise
-            warnings.warn(f"{error}; {len(whole)} levels are whole", stacklevel=2)
+            text = f"{error}; {len(whole)} levels are whole"
+            warnings.warn(text, DamageWarning, stacklevel=2)
             return whole, alphas
         if not levels or len(levels[-1]) < len(grid):
             found = sum(map(len, levels))
