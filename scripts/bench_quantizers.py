@@ -37,7 +37,7 @@ from latentpack.scripts.bench import show
 from latentpack.scripts.showcase import SAMPLE
 
 SIDE, DIM = 8, 32
-BATCH, TESTED = 1024, 40_000
+BATCH, TESTED = 512, 20_000
 _WEIGHTS = {"commitment_loss": 0.25, "codebook_loss": 1.0, "entropy_loss": 0.0}
 
 
@@ -145,8 +145,7 @@ CLAIMS: dict[str, tuple[str, Callable[[Rows], bool]]] = {
 def _better(rows: Rows, first: str, second: str, by: float = 0.0) -> bool:
     """Whether the first case has the better PSNR, by more than the seeds differ."""
     noise = max(rows[name]["spread_db"] for name in (first, second))
-    gain: float = rows[first]["psnr_db"] - rows[second]["psnr_db"]
-    return gain > max(by, noise)
+    return bool(rows[first]["psnr_db"] - rows[second]["psnr_db"] > max(by, noise))
 
 
 def patches(folder: Path | None) -> tuple[Tensor, Tensor]:
@@ -180,9 +179,10 @@ class Autoencoder(nn.Module):
         super().__init__()
         width = start.shape[1]
         self.into, self.out = nn.Linear(width, DIM), nn.Linear(DIM, width)
-        self.before = nn.Sequential(nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, DIM))
-        self.after = nn.Sequential(nn.Linear(DIM, 128), nn.ReLU(), nn.Linear(128, width))
-        for layer in (self.into, self.out, self.before[2], self.after[2]):
+        before, after = nn.Linear(128, DIM), nn.Linear(128, width)
+        self.before = nn.Sequential(nn.Linear(width, 128), nn.ReLU(), before)
+        self.after = nn.Sequential(nn.Linear(DIM, 128), nn.ReLU(), after)
+        for layer in (self.into, self.out, before, after):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.into.weight.data += start
@@ -222,10 +222,10 @@ def measure(case: Case, train: Tensor, test: Tensor, seed: int, steps: int) -> d
 @torch.inference_mode()
 def _test(model: Autoencoder, test: Tensor) -> dict[str, float]:
     quantizer = model.quantizer
-    codes = torch.cat([quantizer.encode(model.encode(part)) for part in test.split(4096)])
+    codes = torch.cat([quantizer.encode(model.encode(part)) for part in torch.split(test, 4096)])
     errors = [
         (model.decode(quantizer.decode(c)) - x).square().mean()
-        for c, x in zip(codes.split(4096), test.split(4096), strict=True)
+        for c, x in zip(torch.split(codes, 4096), torch.split(test, 4096), strict=True)
     ]
     counts = count_codes(codes, quantizer.codebook_sizes)
     sizes = quantizer.codebook_sizes
@@ -250,7 +250,7 @@ def row(name: str, results: list[dict[str, float]]) -> dict[str, Any]:
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder of pictures.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=500, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=300, show_default=True)
 @click.option("--quick", is_flag=True, help="One seed and few steps: under a minute.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON at the end.")
 def main(data: Path | None, seeds: int, steps: int, quick: bool, as_json: bool) -> None:

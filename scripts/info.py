@@ -121,7 +121,8 @@ def _level(level: dict[str, Any]) -> str:
     rows, columns = level["codes"]
     return (
         f"{rows}x{columns} codes in {level['bytes']:,} bytes, {level['bits_per_code']:.2f} bits "
-        f"each; {level['used']} of {level['codebook_size']} used, perplexity {level['perplexity']:.0f}"
+        f"each; {level['used']} of {level['codebook_size']} used, "
+        f"perplexity {level['perplexity']:.0f}"
     )
 
 
