@@ -139,9 +139,8 @@ class Fit(Codec):
                 return _psnr(x, sum(done.squared_error for done in tiles))
             return math.log(picture.file_size([len(done.body) for done in tiles], reserve))
 
-        found = fit_search.search(fit_all, measure, goal, _first_lmbda(rate))
+        found, smallest = fit_search.search(fit_all, measure, goal, _first_lmbda(rate))
         if found is None:
-            smallest = fit_all(fit_search.LOWEST, None)
             size = picture.file_size([len(done.body) for done in smallest], reserve)
             raise ValueError(
                 f"max_bytes {rate.value:.0f} is out of reach: the smallest file of this picture "
@@ -245,7 +244,7 @@ def _first_lmbda(rate: Rate) -> float:
     if rate.name != "psnr":
         return _START
     moved = (rate.value - _START_PSNR) / Goal.of_psnr(rate.value).slope
-    return min(fit_search.HIGHEST, max(fit_search.LOWEST, _START * math.exp(moved)))
+    return min(_HIGH, max(_LOW, _START * math.exp(moved)))
 
 
 def _quantised(

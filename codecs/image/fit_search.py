@@ -12,6 +12,7 @@ _CORRECTIONS = 4  # fits after the first, while the goal is not met
 _RETREATS = 5  # further ones that only get below a ceiling, with ever longer steps
 _STEP = 8.0  # no fit moves lmbda by more than this factor
 _RETREAT = 1.3
+_NEAR = 3.0  # a fit goes on from another whose lmbda is at most this factor away
 _ROOM = 0.985  # of a ceiling is aimed at
 
 T = TypeVar("T")
@@ -69,34 +70,39 @@ class Attempt(Generic[T]):
 
 def search(
     fit: Callable[[float, T | None], T], measure: Callable[[T], float], goal: Goal, first: float
-) -> T | None:
+) -> tuple[T | None, T]:
     """Fit until a goal is met.
 
     Args:
-        fit: (lmbda, an earlier result near it, which can be gone on from) -> result.
+        fit: (lmbda, an earlier result near it, which can be gone on from, or None) -> result.
         measure: of a result.
         goal: on the measure.
         first: lmbda to begin with.
 
     Returns:
-        The nearest legal result; None if the lowest lmbda still exceeds a ceiling.
+        The nearest legal result, None if all exceed a ceiling; and the smallest.
     """
     seen = [_attempt(fit, measure, first, None)]
     for _ in range(_CORRECTIONS):
         lmbda = _next(seen, goal)
         if goal.met(seen[-1].value) or any(a.lmbda == lmbda for a in seen):
             break
-        nearest = min(seen, key=lambda a: abs(math.log(a.lmbda / lmbda)))
-        seen.append(_attempt(fit, measure, lmbda, nearest.result))
+        seen.append(_attempt(fit, measure, lmbda, _near(seen, lmbda)))
     for i in range(_RETREATS):
         lowest = min(seen, key=lambda a: a.lmbda)
         if any(goal.legal(a.value) for a in seen) or lowest.lmbda <= LOWEST:
             break
         lmbda = max(LOWEST, min(_next(seen, goal), lowest.lmbda) / _RETREAT**2**i)
-        seen.append(_attempt(fit, measure, lmbda, lowest.result))
+        seen.append(_attempt(fit, measure, lmbda, _near(seen, lmbda)))
     legal = [a for a in seen if goal.legal(a.value)]
     best = min(legal, key=lambda a: abs(a.value - goal.target), default=None)
-    return best.result if best else None
+    smallest = min(seen, key=lambda a: a.value)
+    return (best.result if best else None), smallest.result
+
+
+def _near(seen: list[Attempt[T]], lmbda: float) -> T | None:
+    nearest = min(seen, key=lambda a: abs(math.log(a.lmbda / lmbda)))
+    return nearest.result if 1 / _NEAR <= nearest.lmbda / lmbda <= _NEAR else None
 
 
 def _attempt(
