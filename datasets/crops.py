@@ -5,6 +5,7 @@ Pictures are decoded when a crop of them is asked for, and kept as long as there
 
 from __future__ import annotations
 
+import errno
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def find_pictures(
 
 def _files(folder: Path) -> Iterable[Path]:
     if not folder.exists():
-        raise FileNotFoundError(2, "no such folder", str(folder))
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
     if folder.is_file():
         return [folder]
     return (

@@ -1,5 +1,6 @@
 """Command line: latentpack train image/light --data photos/ --out runs/light."""
 
+import errno
 import importlib.util
 import json
 import signal
@@ -115,7 +116,7 @@ def train(
     from latentpack.scripts import training_setup as setup
 
     if export is not None and export.exists() and not force:
-        raise FileExistsError(17, "exists", str(export))
+        raise FileExistsError(errno.EEXIST, "exists", str(export))
     device = device or setup.default_device()
     given |= {"data": list(data) or None, "options": options | ({"size": size} if size else {})}
     with setup.process_group(device), _stop_on_signals() as stopped:

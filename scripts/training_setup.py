@@ -32,8 +32,9 @@ from latentpack.datasets.crops import CACHE_BYTES, Crops, find_pictures, fixed_c
 
 HELD_OUT = 32  # sources at most to validate on
 _VALIDATION_BATCH = 8
-# What may differ when a run goes on: it changes no weight up to the step that was reached.
-FREE = {"steps", "compile", "log_every", "validate_every", "checkpoint_minutes"}
+# What may differ when a run goes on: how far and in what parts, not what is trained. As many parts
+# (of all processes together) as before give the same weights.
+FREE = {"steps", "accumulate", "compile", "log_every", "validate_every", "checkpoint_minutes"}
 _FIELDS = {f.name for f in dataclasses.fields(TrainingConfig)}
 
 
