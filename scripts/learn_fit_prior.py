@@ -1,9 +1,8 @@
 """Command line: python -m latentpack.scripts.learn_fit_prior --data photos/ --out run/ best.3.
 
-Learns the prior of `image/fit`: where the parameters of a fit are expected. Each photograph is
-fitted for a few hundred steps from the mean so far, which then moves towards what came out
-(Reptile, Nichol et al. 2018, arXiv:1803.02999): so the mean is also a place from which a short fit
-gets far. Longer fits of other photographs say how far from the mean parameters end up.
+Learns the prior of `image/fit`: where the parameters of a fit end up. Photographs are fitted, all
+from the start that the encoder takes too, so that what a hidden unit is for is about the same in
+all of them; the mean and the mean deviation of each parameter are the prior.
 """
 
 import json
@@ -32,33 +31,17 @@ class Learning:
 
     Attributes:
         lmbdas: of the rates.
-        first: the rate that is learned from nothing; its neighbours start from it.
         crop: side of what is fitted of a photograph.
-        first_photographs: of the first rate.
-        photographs: of each other rate.
+        photographs: to each rate.
         steps: of each of their fits.
-        move: the share of the way to a fit that the mean goes, at the first and the last.
-        spread_photographs: whose fits say how far parameters end up.
-        spread_steps: of each of these.
         seed: of photographs and crops.
     """
 
     lmbdas: tuple[float, ...] = (0.001, 0.0025, 0.006, 0.015, 0.04)
-    first: int = 2
     crop: int = 256
-    first_photographs: int = 18
-    photographs: int = 9
-    steps: int = 300
-    move: tuple[float, float] = (0.6, 0.12)
-    spread_photographs: int = 4
-    spread_steps: int = 600
+    photographs: int = 6
+    steps: int = 500
     seed: int = 1
-
-    def order(self) -> list[tuple[int, int | None]]:
-        """(rate, the rate it starts from), outwards from the first."""
-        down = [(r, r + 1) for r in range(self.first - 1, -1, -1)]
-        up = [(r, r - 1) for r in range(self.first + 1, len(self.lmbdas))]
-        return [(self.first, None), *down, *up]
 
 
 class Photographs:
@@ -98,30 +81,18 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "learning.json").write_text(json.dumps(asdict(learning), indent=1) + "\n")
 
-    def rate(self, rate: int, start: Array | None) -> tuple[Array, list[Array]]:
-        """The mean of a rate, and what longer fits from there ended with."""
-        learning = self._learning
-        sizes = networks.PRESETS[self._preset]
-        generator = torch.Generator().manual_seed(learning.seed)
-        initial = networks.initial(sizes, self._colours, generator)
-        mean = initial.numpy() if start is None else start
-        count = learning.first_photographs if start is None else learning.photographs
-        for i in range(count):
-            away = self._fit(rate, i, learning.steps, mean) - mean
-            begin, end = learning.move
-            first = 1.0 if i == 0 and start is None else begin
-            mean = mean + first * (end / begin) ** (i / max(1, count - 1)) * away
-        mean = mean.astype(np.float16).astype(np.float32)
-        numbers = range(count, count + learning.spread_photographs)
-        return mean, [self._fit(rate, i, learning.spread_steps, mean) for i in numbers]
+    def rate(self, rate: int) -> list[Array]:
+        """What the fits of a rate end with."""
+        return [self._fit(rate, i) for i in range(self._learning.photographs)]
 
-    def _fit(self, rate: int, number: int, steps: int, mean: Array) -> Array:
+    def _fit(self, rate: int, number: int) -> Array:
         file = self._folder / f"{self._preset}.{self._colours}-{rate}-{number}.npy"
         if not file.exists():
-            lmbda = self._learning.lmbdas[rate]
+            lmbda, steps = self._learning.lmbdas[rate], self._learning.steps
             x = self._photographs.take(1000 * rate + number)
+            sizes = networks.PRESETS[self._preset]
             fitted = fit_encoder.optimise(
-                x, self._preset, lmbda, torch.from_numpy(mean), steps=steps, threads=1
+                x, self._preset, lmbda, fit_encoder.start_of(sizes, len(x)), steps=steps, threads=1
             )
             pixels = x.shape[1] * x.shape[2]
             cost = fitted.bits / pixels + lmbda * 255**2 * fitted.mse
@@ -141,7 +112,7 @@ def scales(mean: Array, found: list[Array], slices: dict[str, networks.Slice]) -
     """Laplace scales of parameters around the mean, as `fit_prior` stores them.
 
     The mean absolute deviation of a few fits is a rough estimate, so half the weight is on that of
-    the whole slice.
+    the whole slice; and fits of a few hundred steps stay nearer than long ones.
     """
     deviation = np.abs(np.stack(found) - mean).mean(0)
     for piece in slices.values():
@@ -166,17 +137,30 @@ def learn(run: Run, learning: Learning, key: str) -> dict[str, Any]:
     """The prior of a preset at all rates, as `fit_prior.save` takes it."""
     preset, colours = key.split(".")
     slices = networks.layout(networks.PRESETS[preset], int(colours))
-    means: dict[int, Array] = {}
-    spread: dict[int, NDArray[np.uint8]] = {}
-    for rate, start in learning.order():
-        mean, found = run.rate(rate, None if start is None else means[start])
-        means[rate], spread[rate] = mean, scales(mean, found, slices)
-    rates = range(len(learning.lmbdas))
+    means, spread = [], []
+    for rate in range(len(learning.lmbdas)):
+        found = run.rate(rate)
+        means.append(np.mean(found, 0).astype(np.float16).astype(np.float32))
+        spread.append(scales(means[-1], found, slices))
     return {
-        "mean": np.stack([means[r] for r in rates]),
-        "scale": np.stack([spread[r] for r in rates]),
-        "q": np.stack([steps_of(spread[r], slices) for r in rates]),
+        "mean": np.stack(means),
+        "scale": np.stack(spread),
+        "q": np.stack([steps_of(scale, slices) for scale in spread]),
     }
+
+
+def borrow(prior: dict[str, Any], key: str, other: str) -> dict[str, Any]:
+    """A prior for preset `other` that nobody learned: the start, and each slice's typical scale."""
+    preset, colours = other.split(".")
+    theirs = networks.layout(networks.PRESETS[preset], int(colours))
+    mean = fit_encoder.start_of(networks.PRESETS[preset], int(colours)).numpy()
+    preset, colours = key.split(".")
+    ours = networks.layout(networks.PRESETS[preset], int(colours))
+    scale = np.zeros((len(prior["scale"]), len(mean)), np.uint8)
+    for name, piece in theirs.items():
+        typical = np.median(prior["scale"][:, ours[name].start : ours[name].stop], 1)
+        scale[:, piece.start : piece.stop] = typical[:, None]
+    return {"mean": np.tile(mean, (len(scale), 1)), "scale": scale, "q": prior["q"]}
 
 
 @click.command()
@@ -187,7 +171,10 @@ def learn(run: Run, learning: Learning, key: str) -> dict[str, Any]:
 def main(
     keys: tuple[str, ...], data: tuple[Path, ...], out: Path, settings: tuple[str, ...]
 ) -> None:
-    """Learn priors KEYS ("best.3" = preset best, three colours) into OUT/image-fit.lpkw."""
+    """Learn priors KEYS ("best.3" = preset best, three colours) into OUT/image-fit.lpkw.
+
+    Presets that are not among them borrow the scales of the first.
+    """
     learning = Learning()
     for name, _, text in (setting.partition("=") for setting in settings):
         value: Any = json.loads(text)
@@ -197,10 +184,14 @@ def main(
     for key in keys:
         photographs = Photographs(data, int(key.split(".")[1]), learning.crop, learning.seed)
         priors[key] = learn(Run(out, key, learning, photographs), learning, key)
-        training = json.loads(json.dumps(asdict(learning)))  # lists for tuples
-        file = out / "image-fit.lpkw"
-        digest = fit_prior.save(file, list(learning.lmbdas), priors, training)
-        click.echo(f"{', '.join(priors)}: {digest.hex()}")
+    for preset in networks.PRESETS:
+        for other in (f"{preset}.1", f"{preset}.3"):
+            if other not in priors:
+                priors[other] = borrow(priors[keys[0]], keys[0], other)
+    training = json.loads(json.dumps(asdict(learning) | {"learned": list(keys)}))
+    file = out / "image-fit.lpkw"
+    digest = fit_prior.save(file, list(learning.lmbdas), priors, training)
+    click.echo(f"{file}: {digest.hex()}")
 
 
 if __name__ == "__main__":

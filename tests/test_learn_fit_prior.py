@@ -9,8 +9,7 @@ from latentpack.codecs.image import fit_encoder, fit_networks, fit_prior
 from latentpack.scripts import learn_fit_prior
 
 SETTINGS = [
-    "lmbdas=[0.002, 0.02]", "first=1", "crop=24", "first_photographs=2", "photographs=1",
-    "steps=8", "spread_photographs=2", "spread_steps=8",
+    "lmbdas=[0.002, 0.02]", "crop=24", "photographs=2", "steps=8",
 ]  # fmt: skip
 
 
@@ -39,10 +38,10 @@ def test_the_codec_takes_what_was_learned(photographs, tmp_path, monkeypatch):
     whole = learn(photographs, tmp_path / "a", "fast.3", "fast.1")
     file = fit_prior.PriorFile(tmp_path / "a" / "image-fit.lpkw")
     assert file.lmbdas == pytest.approx([0.002, 0.02])
-    for colours in (1, 3):
-        prior = file.nearest("fast", colours, 0.03)
+    for preset, colours in (("fast", 1), ("fast", 3), ("max", 1)):
+        prior = file.nearest(preset, colours, 0.03)
         assert prior.rate == 1 and np.isfinite(prior.mean).all()
-        names = fit_networks.layout(fit_networks.PRESETS["fast"], colours)
+        names = fit_networks.layout(fit_networks.PRESETS[preset], colours)
         assert len(prior.q) == len(names) and prior.scale.min() > 0
     assert learn(photographs, tmp_path / "b", "fast.3", "fast.1") == whole
     (tmp_path / "a" / "fast.3-0-1.npy").unlink()

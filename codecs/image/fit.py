@@ -160,7 +160,7 @@ class Fit(Codec):
             colour,
             self.preset,
             lmbda,
-            torch.from_numpy(prior.mean),
+            fit_encoder.start_of(PRESETS[self.preset], len(colour)),
             effort=self.effort,
             time_budget=budget,
             start=start,
