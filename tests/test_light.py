@@ -65,8 +65,8 @@ def packets_position(packets):
 def test_analysis_of_tiles_is_that_of_the_whole(codec, monkeypatch):
     x = picture(3, 384, 416)
     with torch.inference_mode():
-        whole = codec._analyse(x, (0, 0, 384, 416), 200)
-        part = codec._analyse(x, (192, 192, 192, 224), 200)
+        whole = codec.analyse(x, (0, 0, 384, 416), 200)
+        part = codec.analyse(x, (192, 192, 192, 224), 200)
     assert (part - whole[:, :, 12:, 12:]).abs().max() < 1e-3
 
 
@@ -113,7 +113,7 @@ def test_signals_it_does_not_take(codec, x):
 
 
 def test_nan_in_the_latents_is_said(codec, monkeypatch):
-    monkeypatch.setattr(codec, "_analyse", lambda *_: torch.full((1, 256, 4, 4), torch.nan))
+    monkeypatch.setattr(codec, "analyse", lambda *_: torch.full((1, 256, 4, 4), torch.nan))
     with pytest.raises(ValueError, match="NaN"):
         list(codec.encode(picture(3, 64, 64)))
 

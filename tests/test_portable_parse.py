@@ -31,8 +31,10 @@ def stream(tmp_path_factory, write_light_weights):
     x = torch.nn.functional.interpolate(noise, SIDE, mode="bicubic")[0].clamp(0, 1)
     codec = Light(path)
     with torch.inference_mode():
-        y = codec._analyse((x * 255).to(torch.uint8), (0, 0, SIDE, SIDE), POSITION)
-        data = light_latents.encode(codec.model, y, POSITION)
+        y = codec.analyse((x * 255).to(torch.uint8), (0, 0, SIDE, SIDE), POSITION)
+        data = light_latents.code(
+            codec.model, *light_latents.choose(codec.model, y, POSITION), POSITION
+        )
         symbols = light_latents.parse(codec.model, data, SIDE // 16, SIDE // 16, POSITION)
     assert symbols[0].abs().sum() > 0 and symbols[1].abs().sum() > 0
     return path, data, symbols

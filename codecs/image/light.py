@@ -21,8 +21,9 @@ latents through the halo of g_s, so there are no seams; entropy parameters never
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,14 @@ from ..rate_control import find_position
 from . import light_alpha, light_latents, picture
 from .light_frozen import DEFAULT, POSITIONS, SHIPPED, FrozenLight, load_weights
 from .light_model import interpolate
+from .light_refine import ITERATIONS, RING, Scene, refine
 from .picture import Box, Grid
 
 TILE = 1024  # pixels; a multiple of CELL
 CELL = 32  # pixels to a side of one z
 _HALO_A = 64  # pixels: g_a sees eight 3x3 at 1/8 scale beyond its block
+_AIMS = 4  # how often a target is aimed at where refinement shifts what is reached
+_NEAR, _NEAR_DB = 0.01, 0.02  # where it is met: log bytes, dB
 _HALO_S = 5  # latents: g_s sees one 3x3 at 1/16 and seven at 1/8 scale, 16 + 56 = 72 pixels
 
 
@@ -58,16 +62,32 @@ class Tile:
 class Light(Codec):
     """Pictures, uint8 [C, H, W]: 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha (alpha lossless).
 
-    Takes Rate quality (0 to 100), bpp, ratio, max_bytes and psnr; without a rate quality 50.
+    Takes Rate quality (0 to 100), bpp, ratio, max_bytes and psnr; without a rate quality 50. With
+    effort above 0 the encoder refines what the networks give for this very picture
+    (`light_refine.py`); 0 is the default because each step beyond costs some decodings.
     """
 
     name = "image/light"
 
-    def __init__(self, weights: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        effort: int = 0,
+        progress: Callable[[int, int], object] = lambda step, total: None,
+    ) -> None:
         """Use shipped weights, by their name in `SHIPPED`, or a weights file.
 
         A stream made with any of the shipped weights is decoded whatever is given here.
+
+        Args:
+            weights: None is the default of `SHIPPED`.
+            effort: 0 to 9.
+            progress: of the refinement: called with the iterations that are done and all of them,
+                over the tiles of a picture.
         """
+        if effort not in range(len(ITERATIONS)):
+            raise ValueError(f"effort is {effort!r}, expected 0 to {len(ITERATIONS) - 1}")
+        self.effort, self.progress = effort, progress
         self.path = SHIPPED.get(str(weights), Path(weights)) if weights else DEFAULT
 
     @property
@@ -85,58 +105,103 @@ class Light(Codec):
     ) -> Iterator[Packet]:
         """See Codec; a target is met by bisection over the rate position."""
         picture.check(signal, self.name)
+        if self.effort and self.model.distortion != "mse":
+            raise ValueError(
+                f"effort {self.effort} lowers the MSE, {self.path.name} is for "
+                f"{self.model.distortion}; leave effort at 0 with these weights"
+            )
         rate = rate or Rate(quality=50)
-        position = self._position(signal, rate, reserve)
-        return (self._encode_tile(signal, n, position) for n in range(len(_grid(signal))))
-
-    def _position(self, x: Tensor, rate: Rate, reserve: int) -> int:
-        """The rate position that a rate asks for."""
         if rate.name == "quality":
             if rate.value > 100:
                 raise ValueError(f"quality must be 0 to 100, got {rate.value}")
-            return round(rate.value / 100 * POSITIONS)
-        if rate.name == "psnr":
-            found = find_position(lambda p: self._psnr(x, p), POSITIONS, rate.value)
-        else:
-            target = picture.target_bytes(x, rate, self.name)
-            ceiling = rate.name == "max_bytes"
-            found = find_position(lambda p: self._bytes(x, p, reserve), POSITIONS, target, ceiling)
-        if found is None:
-            raise ValueError(
-                f"max_bytes {rate.value:.0f} is out of reach: the smallest file of this picture "
-                f"takes {self._bytes(x, 0, reserve)} bytes; make the picture smaller"
+            return self._packets(signal, round(rate.value / 100 * POSITIONS), self.effort)
+        return self._search(signal, rate, reserve)
+
+    def _search(self, x: Tensor, rate: Rate, reserve: int) -> Iterator[Packet]:
+        """Meet a target: bisection without refinement, whose effect is then allowed for."""
+        psnr = rate.name == "psnr"
+        target = rate.value if psnr else picture.target_bytes(x, rate, self.name)
+        ceiling = rate.name == "max_bytes"
+
+        def measure(packets: Iterable[Packet]) -> float:
+            """What counts, on a scale on which refinement moves all positions alike."""
+            if psnr:
+                return self._psnr(x, packets)
+            size = picture.file_size([len(p.body) for p in packets], reserve)
+            return math.log(size)
+
+        wanted = aim = target if psnr else math.log(target)
+        kept: list[Packet] | None = None  # the last that keep to a ceiling
+        for _ in range(_AIMS if self.effort else 1):
+            position = find_position(
+                lambda p: measure(self._packets(x, p, 0)), POSITIONS, aim, ceiling
             )
-        return found
+            if position is None:
+                smallest = picture.file_size([len(p.body) for p in self._packets(x, 0, 0)], reserve)
+                raise ValueError(
+                    f"max_bytes {rate.value:.0f} is out of reach: the smallest file of this "
+                    f"picture takes {smallest} bytes; make the picture smaller"
+                )
+            if not self.effort:
+                return self._packets(x, position, 0)
+            packets = list(self._packets(x, position, self.effort))
+            missed = measure(packets) - wanted
+            if not (ceiling and missed > 0):
+                kept = packets
+                if abs(missed) < (_NEAR_DB if psnr else _NEAR):
+                    break
+            aim -= missed
+        return iter(kept) if kept else Light(self.path)._search(x, rate, reserve)
 
-    def _packets(self, x: Tensor, position: int) -> list[Packet]:
-        return [self._encode_tile(x, n, position) for n in range(len(_grid(x)))]
+    def _packets(self, x: Tensor, position: int, effort: int) -> Iterator[Packet]:
+        count = len(_grid(x))
+        total = count * ITERATIONS[effort]
+        for number in range(count):
+            steps = itertools.count(number * ITERATIONS[effort] + 1)
+            yield self._encode_tile(
+                x, number, position, effort, lambda steps=steps: self.progress(next(steps), total)
+            )
 
-    def _bytes(self, x: Tensor, position: int, reserve: int) -> int:
-        return picture.file_size([len(p.body) for p in self._packets(x, position)], reserve)
-
-    def _psnr(self, x: Tensor, position: int) -> float:
-        decoded = self.decode(self.header(x), self._packets(x, position))
-        mse = (
-            (picture.split_alpha(decoded)[0].float() - picture.split_alpha(x)[0].float())
-            .square()
-            .mean()
-            .item()
-        )
+    def _psnr(self, x: Tensor, packets: Iterable[Packet]) -> float:
+        decoded = picture.split_alpha(self.decode(self.header(x), packets))[0]
+        mse = (decoded.float() - picture.split_alpha(x)[0].float()).square().mean().item()
         return 10 * math.log10(255**2 / max(mse, 1e-4))
 
     @torch.inference_mode()
-    def _encode_tile(self, x: Tensor, number: int, position: int) -> Packet:
+    def _encode_tile(
+        self, x: Tensor, number: int, position: int, effort: int, progress: Callable[[], object]
+    ) -> Packet:
         colour, alpha = picture.split_alpha(x)
         grid = _grid(x)
-        box = grid.box(number)
-        coded = light_latents.encode(self.model, self._analyse(colour, box, position), position)
+        box = top, left, height, width = grid.box(number)
+        y = self.analyse(colour, box, position)
+        z, q, rows = light_latents.choose(self.model, y, position)
+        if effort:
+            scene = self._scene(colour, box, position)
+            z, q, rows = refine(self.model, scene, z, q, ITERATIONS[effort], progress)
+        coded = light_latents.code(self.model, z, q, rows, position)
         body = position.to_bytes(2, "little") + picture.varint(len(coded)) + coded
         if alpha is not None:
-            top, left, height, width = box
             body += light_alpha.encode(alpha[top : top + height, left : left + width])
         return Packet(number if len(grid) > 1 else None, body)
 
-    def _analyse(self, x: Tensor, box: Box, position: int) -> Tensor:
+    def _scene(self, x: Tensor, box: Box, position: int) -> Scene:
+        """A tile with what its neighbours' latents will be but for their rounding."""
+        top, left, height, width = box
+        above, before = min(top, RING * 16), min(left, RING * 16)
+        below = min(x.shape[1], top + height + RING * 16)
+        behind = min(x.shape[2], left + width + RING * 16)
+        wide = (top - above, left - before, below - top + above, behind - left + before)
+        t = torch.tensor([position / 64])
+        around = self.analyse(x, wide, position) * interpolate(self.model.log_degain, t).exp()
+        inside = (
+            slice(above // 16, above // 16 + _latents(height)),
+            slice(before // 16, before // 16 + _latents(width)),
+        )
+        pixels = x[None, :, top : top + height, left : left + width].float() / 255
+        return Scene(pixels, around, inside, position)
+
+    def analyse(self, x: Tensor, box: Box, position: int) -> Tensor:
         """Scaled latents [1, LATENTS, h, w] of a tile, as if the picture were transformed whole."""
         top, left, height, width = box
         above, before = min(top, _HALO_A), min(left, _HALO_A)

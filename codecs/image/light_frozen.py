@@ -27,6 +27,7 @@ POSITIONS = 64 * (LEVELS - 1)  # rate positions 0 .. POSITIONS, 64 to a level
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 SHIPPED = {  # by name, the default first; old ones stay, as streams need them
     "mse": _WEIGHTS / "image-light-s-2.lpkw",
+    "ms-ssim": _WEIGHTS / "image-light-s-msssim.lpkw",
     "mse-1": _WEIGHTS / "image-light-s.safetensors",
 }
 DEFAULT = SHIPPED["mse"]
@@ -91,6 +92,7 @@ class FrozenLight(nn.Module):
         self.log_degain = nn.Parameter(torch.zeros(LEVELS, LATENTS))
         self.tables: TableSet = gaussian.freeze()
         self.dead_zone = gaussian.dead_zone(self.tables, DEAD_ZONE)  # the encoder's choice
+        self.distortion = "mse"  # that they were trained for
         self.digest = b""
 
 
@@ -122,11 +124,19 @@ def thaw(frozen: FrozenLight) -> LightModel:
         getattr(model, name).load_state_dict(getattr(frozen, name).state_dict())
     model.log_gain.copy_(frozen.log_gain)
     model.log_degain.copy_(frozen.log_degain)
-    for name in _INTEGER_LAYERS:
-        getattr(model.h_s, name).thaw(getattr(frozen.h_s, name))
-    model.h_s.offset.copy_(frozen.h_s.offset / _OFFSET_UNIT)
+    model.h_s = differentiable_rows(frozen.h_s, frozen.size).requires_grad_()
     model.z_row.copy_(frozen.h_s.z_row / _OFFSET_UNIT)
     return model
+
+
+@torch.no_grad()
+def differentiable_rows(h_s: IntegerHyperScale, size: Size) -> networks.HyperScale:
+    """The training form of h_s, without gradients of its weights."""
+    thawed = networks.HyperScale(size)
+    for name in _INTEGER_LAYERS:
+        getattr(thawed, name).thaw(getattr(h_s, name))
+    thawed.offset.copy_(h_s.offset / _OFFSET_UNIT)
+    return thawed.requires_grad_(False)
 
 
 def _compact(name: str, value: Tensor) -> dict[str, Tensor]:
@@ -165,6 +175,7 @@ def load_frozen(weights: Weights) -> FrozenLight:
         raise ValueError(f"the tensors are not those of image/light: {error}") from error
     frozen.tables = tables
     frozen.dead_zone = gaussian.dead_zone(tables, DEAD_ZONE)
+    frozen.distortion = weights.config.get("distortion", "mse")
     frozen.digest = weights.digest
     frozen.requires_grad_(False)
     return frozen.eval()
@@ -173,4 +184,5 @@ def load_frozen(weights: Weights) -> FrozenLight:
 @functools.lru_cache(maxsize=4)
 def load_weights(path: Path = DEFAULT) -> FrozenLight:
     """Load a weights file; ValueError where it is damaged or another codec's."""
-    return load_frozen(weight_files.read(path, "image/light"))
+    with torch.inference_mode(False):  # whoever comes first: later uses may need gradients
+        return load_frozen(weight_files.read(path, "image/light"))

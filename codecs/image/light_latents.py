@@ -1,7 +1,7 @@
 """The latents of one tile to bytes and back.
 
 `parse` is the portable half of decoding: bytes -> integers, through integers only. `values` turns
-the integers into latents and may float. `encode` runs the same steps as both.
+the integers into latents and may float. `choose` and `code` are the encoder's halves.
 """
 
 import torch
@@ -13,8 +13,11 @@ from .light_frozen import FrozenLight
 from .light_model import Z_CHANNELS, Z_LIMIT, anchor_mask, interpolate
 
 
-def encode(model: FrozenLight, y: Tensor, position: int) -> bytes:
-    """Code scaled latents, float [1, LATENTS, h, w], h and w even.
+def choose(model: FrozenLight, y: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The integers of scaled latents, float [1, LATENTS, h, w], h and w even.
+
+    Returns:
+        z, int8 [1, Z_CHANNELS, h/2, w/2], q, int16 [1, LATENTS, h, w], and the table rows of q.
 
     Raises:
         ValueError: a latent is NaN or infinite.
@@ -24,15 +27,20 @@ def encode(model: FrozenLight, y: Tensor, position: int) -> bytes:
     z = model.h_a(y).round().clamp(-Z_LIMIT, Z_LIMIT).to(torch.int8)
     z_rows = _z_rows(model, z.shape[2], z.shape[3], position)
     z = z.masked_fill(z_rows.view(z.shape) == 0, 0)
-    rows = model.h_s(z, position)
     means = _Means(model, z, position)
     anchors = anchor_mask(y.shape[2], y.shape[3])
+    rows = model.h_s(z, position)
     factor = model.dead_zone[rows.int()]
     q = _residual(y, means.of_anchors, factor)
     q = torch.where(anchors, q, _residual(y, means.of_rest(q), factor))
+    return z, q.to(torch.int16), rows
+
+
+def code(model: FrozenLight, z: Tensor, q: Tensor, rows: Tensor, position: int) -> bytes:
+    """The stream of the integers; q is 0 where its row is not coded."""
     encoder = Encoder(model.tables)
-    encoder.put(z.flatten().to(torch.int16), z_rows)
-    encoder.put(q.flatten().to(torch.int16), rows.flatten())
+    encoder.put(z.flatten().to(torch.int16), _z_rows(model, z.shape[2], z.shape[3], position))
+    encoder.put(q.flatten(), rows.flatten())
     return encoder.finish()
 
 

@@ -126,7 +126,9 @@ class LightRecipe(Recipe):
     def freeze(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See Recipe."""
         assert isinstance(model, LightModel)
-        return frozen_state(model), {}
+        return frozen_state(model), {} if self.distortion == "mse" else {
+            "distortion": self.distortion
+        }
 
 
 def _ms_ssim_loss(x: Tensor, x_hat: Tensor) -> Tensor:
