@@ -122,6 +122,7 @@ class Codec(ABC):
     """
 
     name: ClassVar[str]
+    deep: ClassVar[bool] = False  # pictures: whether 16 bits are taken, as uint16
 
     @abstractmethod
     def header(self, signal: Any) -> dict[str, Any]:

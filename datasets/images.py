@@ -1,5 +1,7 @@
 """Read and write picture files: uint8 [C, H, W] and what the file said beside its samples.
 
+Where asked for, PNG and TIFF files of 16 bits are uint16 [C, H, W], see `deep_pictures`.
+
 C is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA), alpha not premultiplied. `metadata` holds
 only what a container can carry, each key only where the file had it:
 
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from . import deep_pictures
 from .picture_modes import FOREIGN_MODES, bit_depth, to_8_bit
 
 Metadata = dict[str, Any]
@@ -74,16 +77,17 @@ _pillow_lock = threading.Lock()
 
 
 def read_image(
-    source: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS
+    source: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, deep: bool = False
 ) -> tuple[torch.Tensor, Metadata]:
     """Read a picture file of any format that Pillow opens.
 
     Args:
         source: a path, or a binary file object.
         max_pixels: larger pictures are refused before they are decoded.
+        deep: give PNG and TIFF files of 16 bits as uint16.
 
     Returns:
-        The samples, uint8 [C, H, W], and the metadata described above.
+        The samples, uint8 (or uint16) [C, H, W], and the metadata described above.
 
     Raises:
         ValueError: not a picture, damaged, too large or empty.
@@ -91,9 +95,9 @@ def read_image(
     """
     if isinstance(source, (str, Path)):
         with Path(source).open("rb") as opened:
-            return _read(opened, str(source), max_pixels)
+            return _read(opened, str(source), max_pixels, deep)
     file: BinaryIO = source if source.seekable() else io.BytesIO(source.read())
-    return _read(file, str(getattr(source, "name", "the picture")), max_pixels)
+    return _read(file, str(getattr(source, "name", "the picture")), max_pixels, deep)
 
 
 def suffixes() -> set[str]:
@@ -106,14 +110,14 @@ def suffixes() -> set[str]:
     }
 
 
-def _read(file: BinaryIO, name: str, max_pixels: int) -> tuple[torch.Tensor, Metadata]:
+def _read(file: BinaryIO, name: str, max_pixels: int, deep: bool) -> tuple[torch.Tensor, Metadata]:
     start = file.tell()
     head = file.read(_HEAD_BYTES)
     file.seek(start)
     notes: list[str] = []
     with _pillow_settings(max_pixels):
         try:
-            return _read_picture(file, head, max_pixels, notes)
+            return _read_picture(file, head, max_pixels, notes, deep)
         except (MemoryError, _TooLargeError) as error:
             raise type(error)(f"{name}: {error}") from None
         except Image.DecompressionBombError as error:
@@ -148,8 +152,9 @@ def _pillow_settings(max_pixels: int) -> Iterator[None]:
 
 
 def _read_picture(
-    file: BinaryIO, head: bytes, max_pixels: int, notes: list[str]
+    file: BinaryIO, head: bytes, max_pixels: int, notes: list[str], deep: bool
 ) -> tuple[torch.Tensor, Metadata]:
+    start = file.tell()
     Image.init()
     formats = [name for name in Image.ID if name not in _REFUSED_FORMATS]
     with Image.open(file, formats=formats) as picture:
@@ -162,6 +167,12 @@ def _read_picture(
         picture.load()
         exif, orientation = _open_exif(picture, notes)
         metadata |= _read_metadata(picture, exif, orientation, notes)
+        if deep and metadata["source"].get("bit_depth") == 16:
+            file.seek(start)
+            found = deep_pictures.read_deep(file, str(picture.format))
+            if found is not None and found.shape[1:] == (height, width):
+                metadata |= {"notes": notes} if notes else {}
+                return deep_pictures.upright(found, orientation), metadata
         samples = to_8_bit(picture, metadata["source"].get("bit_depth", 8), notes)
         if picture.format == "PNG" and metadata["source"]["mode"] == "LA":
             samples = samples.convert("LA")  # Pillow opens 16-bit grey + alpha as RGBA
@@ -277,7 +288,7 @@ def write_image(
 
     Args:
         target: a path, or a binary file object; what a path held is overwritten.
-        x: uint8 [C, H, W], C as in `read_image`.
+        x: uint8 [C, H, W], C as in `read_image`; or uint16, of which only PNG keeps all bits.
         metadata: as `read_image` gives it; icc, exif and dpi are written.
         format: a name like "PNG" or a suffix like "jpg"; by default the path's suffix.
 
@@ -299,14 +310,23 @@ def write_image(
     if x.shape[0] in (2, 4) and "alpha" not in holds:
         x = x[:-1]
         notes.append(f"{name} has no alpha channel: transparency is left out")
-    picture = to_picture(x)
-    encoded = io.BytesIO()  # Pillow's own writers hide why a write failed
-    picture.save(encoded, name, **(options | extras))
+    if x.dtype == torch.uint16 and name != "PNG":
+        x = deep_pictures.to_8_bit(x)
+        notes.append(f"{name} is written with 8 of 16 bits; PNG keeps them all")
+    encoded = _encoded(x, name, options | extras)
     if isinstance(target, (str, Path)):
-        Path(target).write_bytes(encoded.getbuffer())
+        Path(target).write_bytes(encoded)
     else:
-        target.write(encoded.getbuffer())
+        target.write(encoded)
     return notes
+
+
+def _encoded(x: torch.Tensor, name: str, options: dict[str, Any]) -> memoryview:
+    if x.dtype == torch.uint16:
+        return memoryview(deep_pictures.png_of(x, options))
+    encoded = io.BytesIO()  # Pillow's own writers hide why a write failed
+    to_picture(x).save(encoded, name, **options)
+    return encoded.getbuffer()
 
 
 def picture_format(name: str) -> str:

@@ -1,7 +1,8 @@
 """How good a reconstruction is, and how much smaller one codec's files are than another's.
 
-Conventions: pictures are uint8 [C, H, W]; PSNR has the peak 255 and its mean over pictures is the
-mean of the pictures' PSNR, not the PSNR of their mean error; rates are whole files.
+Conventions: pictures are uint8 [C, H, W]; PSNR has the peak 255 (65535 for
+uint16) and its mean over pictures is the mean of the pictures' PSNR, not the PSNR of their mean
+error; rates are whole files.
 """
 
 import math
@@ -32,7 +33,8 @@ def psnr_db(x: Tensor, x_hat: Tensor) -> float:
         squares += (strip - strip_hat).square().sum(dtype=torch.float64).item()
     if squares == 0:
         return PSNR_OF_EQUALS_DB
-    return min(PSNR_OF_EQUALS_DB, 10 * math.log10(255**2 * x.numel() / squares))
+    peak = 65535 if x.dtype == torch.uint16 else 255
+    return min(PSNR_OF_EQUALS_DB, 10 * math.log10(peak**2 * x.numel() / squares))
 
 
 def ms_ssim(x: Tensor, x_hat: Tensor) -> float | None:

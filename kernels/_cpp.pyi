@@ -116,6 +116,23 @@ def fit_synthesise(
     isa: int,
     /,
 ) -> None: ...
+def pixels_encode(
+    samples: WriteableBuffer,
+    height: int,
+    width: int,
+    planes: list[tuple[int, int, int]],
+    isa: int,
+    /,
+) -> bytes: ...
+def pixels_decode(
+    data: ReadableBuffer,
+    samples: WriteableBuffer,
+    height: int,
+    width: int,
+    planes: list[tuple[int, int, int]],
+    isa: int,
+    /,
+) -> None: ...
 def planes_encode(
     data: ReadableBuffer,
     width: int,

@@ -64,14 +64,16 @@ def encode(
     """Turn pictures into .lpk files.
 
     Takes any picture file: PNG, JPEG, WebP, TIFF, BMP, AVIF, GIF, ...; alpha is kept without
-    loss, EXIF orientation is applied. At most one of --quality, --bpp, --max-bytes, --ratio and
-    --psnr says how good or how small; a target is met as nearly as the codec can.
+    loss, EXIF orientation is applied; image/lossless takes all 16 bits of PNG and TIFF, others 8.
+    At most one of --quality, --bpp, --max-bytes, --ratio and --psnr says how good or how small; a
+    target is met as nearly as the codec can.
 
     \b
     latentpack encode photo.png                           photo.lpk beside it, quality 50
     latentpack encode photo.png -o small.lpk --bpp 0.3    0.3 bits per pixel
     latentpack encode photo.png --max-bytes 20000         at most 20 kB
     latentpack encode photo.png --psnr 34 --force         34 dB; overwrites photo.lpk
+    latentpack encode deep.png --codec image/lossless     every sample, 8 or 16 bits
     latentpack encode holiday/ "more/*.jpg" -o packed/    folders (to the bottom) and patterns
     latentpack encode - -o - < photo.png > photo.lpk      from and to a pipe
     latentpack encode photo.png --codec image/fit --time-budget 60s --resume photo.state
@@ -116,7 +118,7 @@ def encode_file(job: Job, options: Options, max_pixels: int) -> str:
         from latentpack.datasets.images import read_image
         from latentpack.scripts.pictures import encode_picture
 
-        x, found = read_image(source, max_pixels)
+        x, found = read_image(source, max_pixels, deep=options.codec().deep)
         metadata = _metadata(job, options, x, found)
         data = encode_picture(options.codec(), x, options.rate, metadata)
         line = _report(job, options, x, data)

@@ -15,6 +15,7 @@ def test_table_is_frozen():
         2: "image/light",
         3: "tensor/delta",
         4: "image/fit",
+        5: "image/lossless",
         6: "image/tokens",
         7: "image/compressai",
     }
