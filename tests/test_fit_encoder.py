@@ -89,7 +89,14 @@ def test_a_time_budget_and_progress(monkeypatch):
     steps, totals, bpps, psnrs = zip(*calls, strict=True)
     assert len(calls) > 5 and list(steps) == sorted(steps) and steps[-1] == totals[-1]
     assert psnrs[-1] > psnrs[0] and all(np.isfinite(bpps))
-    assert fit(picture(), time_budget=0.0).mse > 0  # no time at all still is a fit
+
+
+def test_a_time_too_short_still_gives_a_picture():
+    x = picture()
+    with pytest.warns(UserWarning, match="time budget of 0.001 s is too short: 60 steps"):
+        hasty = fit(x, time_budget=0.001)
+    steps = fit(x, steps=fit_encoder.LEAST_STEPS)
+    assert cost(x, hasty) < 1.1 * cost(x, steps)
 
 
 def test_going_on_at_another_rate_is_better_than_beginning():

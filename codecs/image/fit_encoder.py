@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ Progress = Callable[[int, int, float, float], object]
 Array = NDArray[np.float32]
 
 STEPS = (100, 200, 400, 800, 1500, 2500, 4000, 7000, 12_000, 20_000)  # by effort
+LEAST_STEPS = 60  # however short the time
 CHECKPOINT_SECONDS = 20.0
 _REPORT_SECONDS = 0.5
 
@@ -196,9 +198,10 @@ def optimise(
         x: uint8 [C, H, W], C = 1 or 3.
         preset: name of a row of `fit_networks.PRESETS`.
         lmbda: weight of 255^2 * mse against bits per pixel.
-        mean: float32 [count], the parameters to start from (the prior's).
+        mean: float32 [count], the parameters to start from.
         effort: 0 to 9: `STEPS` iterations.
-        time_budget: seconds for all iterations, instead of a number of them.
+        time_budget: seconds for all iterations, instead of a number of them; `LEAST_STEPS` are
+            done however short it is, with a warning.
         start: go on from this fit, e.g. of another lmbda, with a quarter of the steps.
         checkpoint: file to save the state to now and then, and to go on from if it exists. With a
             number of steps, going on ends with exactly what the unbroken run ends with.
@@ -211,49 +214,35 @@ def optimise(
     Raises:
         ValueError: `checkpoint` is of another picture or other settings.
     """
-    colours, height, width = x.shape
     picture = x.to(torch.float32) / 255
-    sizes = PRESETS[preset]
-    engine = engine_for(sizes, picture, threads, device)
-    shapes = networks.grid_shapes(height, width)
-    first = start.parameters if start else mean
-    latents = (
-        start.latents.numpy().copy()
-        if start
-        else np.zeros(sum(rows * columns for rows, columns in shapes), np.float32)
-    )
-    state = State(
-        latents,
-        first.numpy().astype(np.float32),
-        sizes,
-        colours,
-        [rows * columns for rows, columns in shapes],
-        recipe.damping,
-    )
+    engine = engine_for(PRESETS[preset], picture, threads, device)
+    state = _begin(x, PRESETS[preset], start, mean, recipe)
     total = steps or STEPS[effort] // (4 if start else 1)
     key = _key(x, preset, lmbda, mean, total if time_budget is None else -1, start is not None)
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, key)
     clock = _Clock(state.seconds, total, time_budget)
+    watch = _Watch(clock, x[0].numel(), progress, checkpoint, key)
     objective = objective_for(lmbda)
-    saved = reported = time.monotonic()
-    offset = 0.35 if start else 0.0  # a fit that goes on skips the softest part
+    skipped = 0.35 if start else 0.0  # a fit that goes on leaves out the softest part
     while (fraction := clock.fraction(state.step)) < 1:
-        phase = phase_at(recipe, offset + (1 - offset) * fraction)
-        bits, mse = state.advance(engine, objective, phase)
-        now = time.monotonic()
-        if progress and now - reported > _REPORT_SECONDS:
-            reported = now
-            psnr = -10 * math.log10(max(mse, 1e-10))
-            progress(state.step, clock.total(state.step), bits / (height * width), psnr)
-        if checkpoint and now - saved > CHECKPOINT_SECONDS:
-            saved, state.seconds = now, clock.seconds()
-            state.save(checkpoint, key)
-    fitted = _finish(state, engine, objective, shapes)
-    if progress:
-        psnr = -10 * math.log10(max(fitted.mse, 1e-10))
-        progress(state.step, state.step, fitted.bits / (height * width), psnr)
+        phase = phase_at(recipe, skipped + (1 - skipped) * fraction)
+        watch.tell(state, *state.advance(engine, objective, phase))
+    clock.warn(state.step)
+    fitted = _finish(state, engine, objective, networks.grid_shapes(*x.shape[1:]))
+    watch.report(state.step, state.step, fitted.bits, fitted.mse)
     return fitted
+
+
+def _begin(
+    x: Tensor, preset: Preset, start: Fitted | None, params: Tensor, recipe: Recipe
+) -> State:
+    sizes = [rows * columns for rows, columns in networks.grid_shapes(*x.shape[1:])]
+    latents = np.zeros(sum(sizes), np.float32)
+    if start:
+        latents, params = start.latents.numpy().copy(), start.parameters
+    vector = params.numpy().astype(np.float32)
+    return State(latents, vector, preset, x.shape[0], sizes, recipe.damping)
 
 
 def _finish(
@@ -287,11 +276,50 @@ class _Clock:
     def fraction(self, step: int) -> float:
         if self._budget is None:
             return step / self._total
-        return self.seconds() / self._budget if self._budget > 0 else 1.0
+        spent = self.seconds() / self._budget if self._budget > 0 else 1.0
+        return min(spent, step / LEAST_STEPS)
 
     def total(self, step: int) -> int:
         done = self.fraction(step)
         return self._total if self._budget is None else max(step, round(step / max(done, 1e-6)))
+
+    def warn(self, steps: int) -> None:
+        if self._budget is not None and steps <= LEAST_STEPS:
+            warnings.warn(
+                f"a time budget of {self._budget:g} s is too short: {LEAST_STEPS} steps, the fewest "
+                f"that make a picture, took {self.seconds():.0f} s; allow ten times that",
+                stacklevel=3,
+            )
+
+
+class _Watch:
+    """Reports and checkpoints of a run, every now and then."""
+
+    def __init__(
+        self,
+        clock: _Clock,
+        pixels: int,
+        progress: Progress | None,
+        checkpoint: Path | None,
+        key: str,
+    ):
+        self._clock, self._pixels, self._progress = clock, pixels, progress
+        self._checkpoint, self._key = checkpoint, key
+        self._saved = self._reported = time.monotonic()
+
+    def tell(self, state: State, bits: float, mse: float) -> None:
+        now = time.monotonic()
+        if now - self._reported > _REPORT_SECONDS:
+            self._reported = now
+            self.report(state.step, self._clock.total(state.step), bits, mse)
+        if self._checkpoint and now - self._saved > CHECKPOINT_SECONDS:
+            self._saved, state.seconds = now, self._clock.seconds()
+            state.save(self._checkpoint, self._key)
+
+    def report(self, step: int, total: int, bits: float, mse: float) -> None:
+        if self._progress:
+            psnr = -10 * math.log10(max(mse, 1e-10))
+            self._progress(step, total, bits / self._pixels, psnr)
 
 
 def _key(x: Tensor, preset: str, lmbda: float, mean: Tensor, total: int, going_on: bool) -> str:
