@@ -52,14 +52,12 @@ def test_the_codec_takes_what_was_learned(photographs, tmp_path, monkeypatch):
     assert len(fits) == 1
 
 
-def test_scales_and_steps_follow_what_was_found():
+def test_scales_follow_what_was_found():
     slices = {"context.w1": fit_networks.Slice(0, (2, 2)), "up": fit_networks.Slice(4, (2, 2))}
     mean = np.zeros(8, np.float32)
     found = [np.array([0.5] * 4 + [0.03125] * 4, np.float32) * sign for sign in (1, -1)]
     stored = learn_fit_prior.scales(mean, found, slices)
     assert stored.tolist() == [57] * 4 + [45] * 4  # 2**-1 and 2**-5, in thirds of octaves from 60
-    q = learn_fit_prior.steps_of(stored, slices)
-    assert (2.0 ** -q.astype(float) <= np.array([0.5, 0.03125])).all()
 
 
 def test_no_pictures_is_said(tmp_path):

@@ -286,8 +286,8 @@ class _Clock:
     def warn(self, steps: int) -> None:
         if self._budget is not None and steps <= LEAST_STEPS:
             warnings.warn(
-                f"a time budget of {self._budget:g} s is too short: {LEAST_STEPS} steps, the fewest "
-                f"that make a picture, took {self.seconds():.0f} s; allow ten times that",
+                f"a time budget of {self._budget:g} s is too short: {LEAST_STEPS} steps, the "
+                f"fewest that make a picture, took {self.seconds():.0f} s; allow ten times that",
                 stacklevel=3,
             )
 
