@@ -37,9 +37,11 @@ OPTIONS: dict[str, Callable[[_Command], _Command]] = {
         "--weights", type=click.Path(path_type=Path), help="Weights of your own training."
     ),
     "effort": click.option(
-        "--effort", type=click.IntRange(0, 9), help="0 to 9: slower and smaller, decoded the same."
+        "--effort",
+        type=click.IntRange(0, 9),
+        help="0 to 9: slower and smaller; image/fit: 5 takes minutes, 0 to 2 are drafts.",
     ),
-    "preset": click.option("--preset", help="Size of the networks that are fitted to a picture."),
+    "preset": click.option("--preset", help="Size of fitted networks: fast, default, best, max."),
     "time_budget": click.option(
         "--time-budget", type=Duration(), help="Stop fitting after this time, e.g. 60s or 5m."
     ),

@@ -209,6 +209,34 @@ def channels() -> Iterator[Seed]:
             yield [data], decode
 
 
+def fit() -> Iterator[Seed]:
+    """Tiles of image/fit as a whole, and grids behind a context model; no checksum guards them."""
+    import numpy as np
+
+    from latentpack.codecs.image import fit_networks, fit_parameters, fit_prior, fit_stream
+    from latentpack.kernels import fit as kernel
+    from latentpack.kernels import rans
+
+    rng = np.random.default_rng(3)
+    priors, tables = fit_prior.load(), fit_prior.tables()
+    prior = priors.at("fast", 3, 0)
+    delta = rng.integers(-3, 4, fit_networks.count(fit_networks.PRESETS["fast"], 3))
+    coded = fit_parameters.Coded(prior.q, 0 * prior.q, delta)
+    grids = [rng.integers(-9, 10, shape).astype(np.int16) for shape in kernel.grid_shapes(19, 24)]
+    whole = fit_stream.write(fit_stream.Tile(prior, 9, coded, grids), None)
+    yield [whole[:3], whole[3:]], lambda parts: fit_stream.read(priors, b"".join(parts), 3, 19, 24)
+
+    context = fit_parameters.context(prior, coded)
+    stream = rans.encode(tables, *kernel.symbols(context, grids))
+    for backend in rans.backends()[1:]:
+
+        def decode(parts: Parts, backend: str = backend) -> object:
+            decoder = rans.Decoder(tables, parts[0], backend=backend)
+            return kernel.decode(context, decoder, 19, 24, [True] * 7)
+
+        yield [stream], decode
+
+
 def kv() -> Iterator[Seed]:
     """Whole pages of caches and their tables, through the public functions; all is checked."""
     import torch
@@ -233,6 +261,7 @@ TARGETS: dict[str, Callable[[], Iterator[Seed]]] = {
     "channels": channels,
     "container": container,
     "delta": delta,
+    "fit": fit,
     "kv": kv,
     "planes": planes,
     "rans": rans,

@@ -29,6 +29,7 @@ MOST_SHIFT = SCALES
 _CONTEXT = len(Context._fields)  # the first slices are the context model's
 _DEAD_ZONES = (0.0, 0.12, 0.24)  # what is taken from a delta before it is rounded
 _COARSEST = 2  # q
+_PASSES = 3  # over the slices, each in the light of the others' steps
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,10 @@ def choose(
             squared error of samples in 0 .. 255.
     """
     chooser = _Chooser(prior, parameters, context_cost, synthesis_cost)
-    for i in range(len(chooser.names)):
-        chooser.improve(i)
+    for _ in range(_PASSES):
+        before = chooser.coded
+        for i in range(len(chooser.names)):
+            chooser.improve(i)
+        if chooser.coded is before:
+            break
     return chooser.coded
