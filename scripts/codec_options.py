@@ -34,7 +34,9 @@ class Duration(click.ParamType[float]):
 
 OPTIONS: dict[str, Callable[[_Command], _Command]] = {
     "weights": click.option(
-        "--weights", type=click.Path(path_type=Path), help="Weights of your own training."
+        "--weights",
+        type=click.Path(path_type=Path),
+        help="Weights of your own training, or shipped ones by name.",
     ),
     "effort": click.option(
         "--effort",
