@@ -161,6 +161,7 @@ class Fit(Codec):
             self.preset,
             lmbda,
             fit_encoder.start_of(PRESETS[self.preset], len(colour)),
+            prior=prior,
             effort=self.effort,
             time_budget=budget,
             start=start,

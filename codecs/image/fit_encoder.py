@@ -24,7 +24,8 @@ from torch import Tensor
 from ...kernels import fit_train
 from . import fit_networks as networks
 from .fit_networks import PRESETS, Preset
-from .fit_state import Engine, Phase, State
+from .fit_prior import Prior
+from .fit_state import Engine, Phase, Pull, State
 
 Progress = Callable[[int, int, float, float], object]
 Array = NDArray[np.float32]
@@ -45,6 +46,8 @@ class Recipe:
             square of its grid: latents without much to say stay where they are.
         network_rate: of SOAP on the parameters' matrices.
         vector_rate: of Adam on the other parameters.
+        pull: the weight of the bits of parameters; more than 1, as steps are finer at the optimum
+            than the prior's scales tell.
         warm: the fraction of steps over which the rate of the parameters rises from 0: latents
             that are still far from where they go would lead them astray.
         floor: the fraction of the rates that they fall to, as a cosine.
@@ -58,6 +61,7 @@ class Recipe:
     damping: float = 1.0
     network_rate: float = 0.07
     vector_rate: float = 0.02
+    pull: float = 3.0
     warm: float = 0.15
     floor: float = 0.05
     temperature: tuple[float, float] = (0.35, 0.08)
@@ -182,6 +186,7 @@ def optimise(
     lmbda: float,
     mean: Tensor,
     *,
+    prior: Prior | None = None,
     effort: int = 5,
     time_budget: float | None = None,
     start: Fitted | None = None,
@@ -199,6 +204,7 @@ def optimise(
         preset: name of a row of `fit_networks.PRESETS`.
         lmbda: weight of 255^2 * mse against bits per pixel.
         mean: float32 [count], the parameters to start from.
+        prior: that the networks will be coded with: they stay near it where nothing is lost.
         effort: 0 to 9: `STEPS` iterations.
         time_budget: seconds for all iterations, instead of a number of them; `LEAST_STEPS` are
             done however short it is, with a warning.
@@ -216,7 +222,7 @@ def optimise(
     """
     picture = x.to(torch.float32) / 255
     engine = engine_for(PRESETS[preset], picture, threads, device)
-    state = _begin(x, PRESETS[preset], start, mean, recipe)
+    state = _begin(x, PRESETS[preset], start, mean, recipe, prior)
     total = steps or STEPS[effort] // (4 if start else 1)
     key = _key(x, preset, lmbda, mean, total if time_budget is None else -1, start is not None)
     if checkpoint is not None and checkpoint.exists():
@@ -235,14 +241,27 @@ def optimise(
 
 
 def _begin(
-    x: Tensor, preset: Preset, start: Fitted | None, params: Tensor, recipe: Recipe
+    x: Tensor,
+    preset: Preset,
+    start: Fitted | None,
+    params: Tensor,
+    recipe: Recipe,
+    prior: Prior | None,
 ) -> State:
     sizes = [rows * columns for rows, columns in networks.grid_shapes(*x.shape[1:])]
     latents = np.zeros(sum(sizes), np.float32)
     if start:
         latents, params = start.latents.numpy().copy(), start.parameters
+    pull = _pull(prior, recipe.pull / x[0].numel()) if prior else None
     vector = params.numpy().astype(np.float32)
-    return State(latents, vector, preset, x.shape[0], sizes, recipe.damping)
+    return State(latents, vector, preset, x.shape[0], sizes, recipe.damping, pull)
+
+
+def _pull(prior: Prior, strength: float) -> Pull:
+    """Laplace distributions around the prior's means cost 1 / (ln 2 scale) bits for a unit."""
+    scale = np.exp2((prior.scale - 60) / 3)
+    weight = strength / (math.log(2) * scale)
+    return Pull(prior.mean, weight.astype(np.float32), (0.1 * scale).astype(np.float32))
 
 
 def _finish(

@@ -41,6 +41,23 @@ class Phase(NamedTuple):
     noise: float
 
 
+class Pull(NamedTuple):
+    """What parameters cost to code: gradients towards where the prior expects them.
+
+    The cost is `weight * |parameter - mean|`, rounded off within `soft` of the mean.
+    """
+
+    mean: Array
+    weight: Array
+    soft: Array
+
+    def gradient(self, params: Array) -> Array:
+        """Of the cost, by the parameters."""
+        away = params - self.mean
+        gradient: Array = self.weight * away / np.sqrt(away * away + self.soft * self.soft)
+        return gradient
+
+
 class State:
     """Latents, parameters and their moments."""
 
@@ -52,9 +69,10 @@ class State:
         colours: int,
         sizes: list[int],
         damping: float,
+        pull: Pull | None,
     ):
         """Begin with latents (of grids of these sizes) and parameters; see `Recipe` for damping."""
-        self.latents, self.damping = latents, damping
+        self.latents, self.damping, self._pull = latents, damping, pull
         ends = np.cumsum(sizes)
         self._grids = [slice(e - n, e) for e, n in zip(ends.tolist(), sizes, strict=True)]
         self._scale = _rates_of(preset, colours)
@@ -84,10 +102,12 @@ class State:
         fit_train.soften(
             self.latents, phase.temperature, phase.noise, seed, self._values, self._slope
         )
-        got = engine.step(self._values, self.params, objective)
+        params = self.params
+        got = engine.step(self._values, params, objective)
         self.step += 1
         self._move_latents(got.latent_grads, phase.latent_rate)
-        self._move_params(got.param_grads * self._scale, phase)
+        grads = got.param_grads + self._pull.gradient(params) if self._pull else got.param_grads
+        self._move_params(grads * self._scale, phase)
         return got.bits, got.mse
 
     def _move_latents(self, grads: Array, rate: float) -> None:
