@@ -39,6 +39,7 @@ TILE = 2048  # pixels
 _LOW, _HIGH = 0.0005, 0.05  # lmbda of quality 0 and 100
 _FIRST_SHARE = 0.6  # of the time for the first fit where a target needs several
 _LATER_SHARE = 0.1
+_MANY_PIXELS = 1 << 20  # from here on, networks are few bytes, and their costs take time
 _START = 0.005  # lmbda of the first fit for a size
 _START_PSNR = 33.0  # about what it gives
 
@@ -266,7 +267,8 @@ def _quantised(
         return lmbda * _squared_error(found, pixels) / len(pixels)
 
     parameters = fitted.parameters.detach().cpu().numpy()
-    coded = fit_parameters.choose(prior, parameters, context_cost, synthesis_cost)
+    passes = 3 if pixels[0].size <= _MANY_PIXELS else 1
+    coded = fit_parameters.choose(prior, parameters, context_cost, synthesis_cost, passes)
     return Tile(prior, fit_stream.position_of(lmbda), coded, grids)
 
 

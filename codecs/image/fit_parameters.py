@@ -29,7 +29,6 @@ MOST_SHIFT = SCALES
 _CONTEXT = len(Context._fields)  # the first slices are the context model's
 _DEAD_ZONES = (0.0, 0.12, 0.24)  # what is taken from a delta before it is rounded
 _COARSEST = 2  # q
-_PASSES = 3  # over the slices, each in the light of the others' steps
 
 
 @dataclass(frozen=True)
@@ -186,6 +185,7 @@ def choose(
     parameters: npt.NDArray[np.float32],
     context_cost: Callable[[Context], float],
     synthesis_cost: Callable[[Synthesis], float],
+    passes: int = 3,
 ) -> Coded:
     """Quantise networks where it costs least.
 
@@ -195,9 +195,11 @@ def choose(
         context_cost: the bits of the latents with a context model.
         synthesis_cost: the distortion with a synthesis, in bits: lmbda times pixels times the mean
             squared error of samples in 0 .. 255.
+        passes: over the slices, each in the light of the others' steps; a pass asks for about a
+            hundred costs.
     """
     chooser = _Chooser(prior, parameters, context_cost, synthesis_cost)
-    for _ in range(_PASSES):
+    for _ in range(passes):
         before = chooser.coded
         for i in range(len(chooser.names)):
             chooser.improve(i)
