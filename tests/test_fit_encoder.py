@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentpack.codecs.image import fit_encoder, fit_networks, fit_state
+from latentpack.codecs.image import fit_encoder, fit_networks, fit_prior, fit_state
 from latentpack.kernels import fit_train
 
 PRESET = "fast"
@@ -133,3 +133,25 @@ def test_phases_end_with_rounding():
     assert [p.temperature == 0 for p in phases].index(True) == 80
     assert all(p.temperature == 0 and p.noise == 0 for p in phases[80:])
     assert all(p.latent_rate > 0 and p.network_rate > 0 for p in phases)
+
+
+def test_parameters_stay_near_a_prior():
+    x = picture()
+    start = fit_encoder.start_of(fit_networks.PRESETS[PRESET], 3)
+    prior = fit_prior.load().nearest(PRESET, 3, 0.01)
+
+    def away(**options):
+        fitted = fit_encoder.optimise(x, PRESET, 0.01, start, steps=150, threads=1, **options)
+        scale = 2.0 ** ((prior.scale - 60) / 3)
+        return float(np.mean(np.abs(fitted.parameters.numpy() - prior.mean) / scale))
+
+    assert away(prior=prior) < 0.9 * away()
+
+
+def test_the_pull_is_the_slope_of_its_cost():
+    rng = np.random.default_rng(4)
+    mean, params = rng.normal(size=(2, 9)).astype(np.float32)
+    weight = rng.uniform(0.5, 2, 9).astype(np.float32)
+    pull = fit_state.Pull(mean, weight, np.full(9, 1e-3, np.float32))
+    assert pull.gradient(params) == pytest.approx(weight * np.sign(params - mean), rel=0.02)
+    assert (pull.gradient(mean) == 0).all()
