@@ -7,6 +7,7 @@ does not depend on them, that of its entropy coder does, and is less than with t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -76,8 +77,8 @@ def peers(x: Tensor) -> dict[str, tuple[Callable[[], object], Callable[[], objec
         step = coder.steps[len(coder.steps) // 2]
         data = coder.encode(x, step)
         found[name] = (
-            lambda coder=coder, step=step: coder.encode(x, step),
-            lambda coder=coder, data=data: coder.decode(data),
+            functools.partial(coder.encode, x, step),
+            functools.partial(coder.decode, data),
         )
     torch.manual_seed(0)
     model = bmshj2018_hyperprior(quality=3).eval()

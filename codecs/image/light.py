@@ -156,11 +156,13 @@ class Light(Codec):
     def _packets(self, x: Tensor, position: int, effort: int) -> Iterator[Packet]:
         count = len(_grid(x))
         total = count * ITERATIONS[effort]
+        done = itertools.count(1)
+
+        def tell() -> None:
+            self.progress(next(done), total)
+
         for number in range(count):
-            steps = itertools.count(number * ITERATIONS[effort] + 1)
-            yield self._encode_tile(
-                x, number, position, effort, lambda steps=steps: self.progress(next(steps), total)
-            )
+            yield self._encode_tile(x, number, position, effort, tell)
 
     def _psnr(self, x: Tensor, packets: Iterable[Packet]) -> float:
         decoded = picture.split_alpha(self.decode(self.header(x), packets))[0]

@@ -93,7 +93,7 @@ class _Search:
         self.z, self.q = z.float(), q.float()
         self.anchors = anchor_mask(q.shape[2], q.shape[3])
         self.degain = interpolate(model.log_degain, self.t).exp()
-        self.weight = lmbda_of(self.t).item() * 255**2 / scene.x.shape[1]
+        self.weight: float = lmbda_of(self.t).item() * 255**2 / scene.x.shape[1]
         norm = model.g_s.linear.square().sum(1)[None, :, None, None]
         # Of an error of one step in q: lmbda * D of the orthogonal transform, in bits.
         self.stiffness = self.weight * scene.x.shape[1] / 3 * self.degain.square() * norm
@@ -165,7 +165,8 @@ class _Search:
         x_hat = x_hat[:, :, top : top + height, left : left + width].clamp(0, 1)
         if self.x.shape[1] == 1:
             x_hat = x_hat.mean(1, keepdim=True)
-        return self.weight * (x_hat - self.x).square().sum()
+        distortion: Tensor = self.weight * (x_hat - self.x).square().sum()
+        return distortion
 
     def _move_z(self, gradient: Tensor, step: float) -> None:
         """Adam (Kingma and Ba, 2015)."""
