@@ -262,6 +262,45 @@ def image_tokens() -> dict[str, bytes]:
     return {"parse.safetensors": save({n: v.contiguous() for n, v in state.items()})}
 
 
+def image_compressai() -> dict[str, bytes]:
+    """A model of CompressAI, a picture coded with it (.lpk), and its samples [3, 70, 90] (.bin).
+
+    Weights of h_s are few quarters, so that no sum in it is rounded: its scales are the same on
+    every machine.
+    """
+    import torch
+    from compressai.registry import MODELS
+    from safetensors.torch import save
+
+    import latentpack
+
+    model = MODELS["bmshj2018-hyperprior"](4, 6).eval()
+    state = model.state_dict()
+    for seed, (name, value) in enumerate(state.items()):
+        count = value.numel()
+        if name.startswith("h_s"):
+            state[name] = (torch.tensor(numbers(count, 3, seed)) - 1).view(value.shape) / 4
+        elif name.split(".")[0] in ("g_a", "h_a", "g_s") and value.ndim in (1, 4):
+            if "gamma" not in name and "beta" not in name and "bound" not in name:
+                state[name] = (torch.tensor(numbers(count, 33, seed)) - 16).view(value.shape) / 64
+        elif "biases" in name:
+            state[name] = torch.tensor(numbers(count, 65, seed)).view(value.shape) / 64 - 0.5
+    state["h_s.4.bias"] += 1
+    model.load_state_dict(state)
+    model.update([0.11 * 1.3**i for i in range(16)])
+    x = torch.tensor(numbers(3 * 70 * 90, 64, 5)).view(3, 70, 90)
+    x = (x + torch.arange(90) * 2 + torch.arange(70)[:, None] // 16 * 9) % 256
+    data = latentpack.encode(x.to(torch.uint8), codec="image/compressai", weights=model)
+    decoded = latentpack.decode(data, weights=model)
+    assert isinstance(decoded, torch.Tensor)
+    kept = {name: value.contiguous() for name, value in model.state_dict().items()}
+    return {
+        "model.safetensors": save(kept),
+        "picture.lpk": data,
+        "picture.bin": decoded.numpy().tobytes(),
+    }
+
+
 def kv() -> dict[str, bytes]:
     """Pages (.lkv), their tables (.lkt) and elements (.bin) [k and v, 2 layers, 40, 2, 8]."""
     import torch
@@ -346,6 +385,7 @@ def outer() -> dict[str, bytes]:
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "container": container,
     "delta": delta,
+    "image_compressai": image_compressai,
     "image_fit": image_fit,
     "image_light": image_light,
     "image_tokens": image_tokens,

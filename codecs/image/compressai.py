@@ -5,14 +5,15 @@
 
 Models: `compressai_model.py`; autoregressive ones in wavefront order: `compressai_wavefront.py`.
 The parse runs through networks in floating point, so a file decodes where these give the same
-table rows: the tier is "local". A check of the rows of each slice says so before any symbol of
-the slice is used, or at its end where rows depend on its own symbols.
+scales, to half a step of the model's table: the tier is "local". A check of each slice says so
+before any symbol of it is used, or at its end where scales depend on its own symbols.
 
 Bitstream of a picture (one packet without a key), with the numbers K of slices and S of streams
 that follow from the model:
 
     size        meaning
-    4 each      K checks of table rows
+    1           shift of the scales, 0 to 15: see `compressai_session.py`
+    4 each      K checks of the scales
     1-9 each    S varints: bytes of the streams
     ...         S streams
     rest        with alpha only: a lossless WebP picture (grey) of the alpha
@@ -38,7 +39,7 @@ from ..fields import Cursor, get_varint, put_varint
 from . import light_alpha
 from .compressai_checkpoint import load_checkpoint
 from .compressai_model import Bridge
-from .compressai_session import CHECK_BYTES, platform
+from .compressai_session import CHECK_BYTES, SHIFTS, platform
 
 _MAX_SIDE = 1 << 16
 _MAX_PIXELS = 1 << 28
@@ -97,9 +98,9 @@ class CompressAI(Codec):
 
     def _encode(self, x: Tensor) -> Packet:
         colour, alpha = (x[:-1], x[-1]) if x.shape[0] in (2, 4) else (x, None)
-        checks, streams = self._bridge.encode(_padded(colour, self._bridge.cell))
+        shift, checks, streams = self._bridge.encode(_padded(colour, self._bridge.cell))
         sizes = [put_varint(len(stream)) for stream in streams]
-        body = b"".join([*checks, *sizes, *streams])
+        body = b"".join([bytes([shift]), *checks, *sizes, *streams])
         if alpha is not None:
             body += light_alpha.encode(alpha)
         return Packet(None, body)
@@ -124,19 +125,18 @@ class CompressAI(Codec):
             raise BitstreamError(f"{len(found)} packets, expected one without a key")
         cell = self._bridge.cell
         cursor = Cursor(memoryview(found[0].body), 0)
+        shift = cursor.take(1, "shift")[0]
+        if shift >= SHIFTS:
+            raise BitstreamError(f"shift of the scales is {shift}, legal are 0 to {SHIFTS - 1}")
         checks = [bytes(cursor.take(CHECK_BYTES, "check")) for _ in range(self._bridge.slices)]
         sizes = [get_varint(cursor, "size of a stream") for _ in range(self._bridge.streams)]
         streams = [bytes(cursor.take(size, "stream")) for size in sizes]
         rest = bytes(cursor.take(cursor.left, "alpha"))
         if rest and channels in (1, 3):
             raise BitstreamError(f"{len(rest)} bytes after the streams, expected none")
-        x_hat = self._bridge.decode(
-            streams,
-            checks,
-            height + -height % cell,
-            width + -width % cell,
-            str(header.get("local")),
-        )[0, :, :height, :width]
+        whole = height + -height % cell, width + -width % cell
+        x_hat = self._bridge.decode(shift, checks, streams, *whole, str(header.get("local")))
+        x_hat = x_hat[0, :, :height, :width]
         colour = x_hat.mean(0, keepdim=True) if channels < 3 else x_hat
         out = (colour * 255).round().clamp(0, 255).to(torch.uint8)
         if channels in (2, 4):

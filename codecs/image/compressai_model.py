@@ -7,9 +7,7 @@ The model is copied, and the places where it turns latents into bytes are replac
     RasterScanLatentCodec                    compress, decompress: likewise
 
 So the model's own `compress` and `decompress` run its networks in its own order, whatever its
-architecture, and the symbols go through one session (`compressai_session.py`). Rows are those of
-the nearest scale of the model's own scale table; CompressAI takes the next larger one, which costs
-more bits.
+architecture, and the symbols go through one session (`compressai_session.py`).
 """
 
 from __future__ import annotations
@@ -29,10 +27,10 @@ from compressai.layers import MaskedConv2d
 from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor, nn
 
-from ...kernels import rans
 from ..tensor.digest import digest
-from .compressai_session import Decoding, Encoding, FrozenTables, Session
-from .compressai_wavefront import Rows, Wavefront, quantise
+from .compressai_layers import accelerate
+from .compressai_session import Decoding, Encoding, FrozenTables, Scales, Session
+from .compressai_wavefront import Wavefront, quantise
 
 _session: ContextVar[Session] = ContextVar("session")
 
@@ -53,6 +51,9 @@ class Bridge:
         cell: sides of the pictures it takes are multiples of this.
         slices: how many checks a picture has.
         streams: how many streams a picture has.
+        model: the copy, whose entropy models work within `using(session)`.
+        tables: its tables.
+        strings: what its `decompress` takes for strings.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -63,18 +64,21 @@ class Bridge:
         """
         if not (hasattr(model, "compress") and hasattr(model, "decompress")):
             raise unsupported(model, "it has no methods compress and decompress")
-        self._model: Any = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
-        entropy_models = _entropy_models(self._model)
-        _freeze(self._model, entropy_models)
-        self.digest = digest({type(model).__name__ + "/" + k: v for k, v in _state(self._model)})
+        self.model: Any = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+        entropy_models = _entropy_models(self.model)
+        _freeze(self.model, entropy_models)
+        self.digest = digest({type(model).__name__ + "/" + k: v for k, v in _state(self.model)})
         try:
-            self._tables = FrozenTables(entropy_models)
-            _connect(self._model, entropy_models, self._tables)
+            self.tables = FrozenTables(entropy_models)
+            _connect(self.model, entropy_models, self.tables)
         except ValueError as error:
             raise unsupported(model, str(error)) from error
+        for transform in ("g_a", "g_s"):
+            if isinstance(getattr(self.model, transform, None), nn.Module):
+                accelerate(getattr(self.model, transform))
         self.cell = int(getattr(model, "downsampling_factor", 64))
-        self.streams = len(self._tables.sets)
-        self._strings, self._shape, self.slices = self._dry_run(model)
+        self.streams = len(self.tables.sets)
+        self.strings, self._shape, self.slices = self._dry_run(model)
 
     @torch.inference_mode()
     def _dry_run(self, model: nn.Module) -> tuple[Any, Callable[[int, int], Any], int]:
@@ -82,10 +86,10 @@ class Bridge:
         found = []
         for rows, columns in ((1, 1), (2, 1), (1, 2)):
             session = Session()
-            with _using(session):
+            with using(session):
                 try:
                     x = torch.zeros(1, 3, rows * self.cell, columns * self.cell)
-                    found.append(self._model.compress(x))
+                    found.append(self.model.compress(x))
                 except Exception as error:  # of a model that nobody here has seen
                     raise unsupported(model, f"compress() failed: {error}") from error
         strings = found[0]["strings"]
@@ -95,40 +99,48 @@ class Bridge:
         return _emptied(strings), lambda h, w: _extrapolated(shapes, h, w), len(session.checks)
 
     @torch.inference_mode()
-    def encode(self, x: Tensor) -> tuple[list[bytes], list[bytes]]:
+    def encode(self, x: Tensor) -> tuple[int, list[bytes], list[bytes]]:
         """Code a picture, float32 [1, 3, H, W] in 0..1, sides multiples of `cell`.
 
         Returns:
-            The checks of its slices, and its streams.
+            The shift of the scales, the checks of its slices, and its streams.
 
         Raises:
             ValueError: a latent is NaN, infinite or out of reach.
         """
-        session = Encoding(self._tables)
-        with _using(session):
-            self._model.compress(x)
-        return session.checks, session.streams()
+        session = Encoding(self.tables)
+        with using(session):
+            self.model.compress(x)
+        shift, streams = session.finish()
+        return shift, session.checks, streams
 
     @torch.inference_mode()
     def decode(
-        self, streams: Sequence[bytes], checks: Sequence[bytes], height: int, width: int, made: str
+        self,
+        shift: int,
+        checks: Sequence[bytes],
+        streams: Sequence[bytes],
+        height: int,
+        width: int,
+        made: str,
     ) -> Tensor:
         """The mirror of `encode`; `made` is the encoder's platform, for messages.
 
         Raises:
             BitstreamError: the streams are damaged.
-            ValueError: this machine computes other rows than the encoder.
+            ValueError: this machine computes other scales than the encoder.
         """
-        session = Decoding(self._tables, streams, checks, made)
+        session = Decoding(self.tables, shift, streams, checks, made)
         shape = self._shape(height // self.cell, width // self.cell)
-        with _using(session):
-            x_hat: Tensor = self._model.decompress(self._strings, shape)["x_hat"]
+        with using(session):
+            x_hat: Tensor = self.model.decompress(self.strings, shape)["x_hat"]
         session.end()
         return x_hat
 
 
 @contextmanager
-def _using(session: Session) -> Iterator[None]:
+def using(session: Session) -> Iterator[None]:
+    """Let the entropy models of bridged models code in this session."""
     token = _session.set(session)
     try:
         yield
@@ -180,29 +192,30 @@ def _state(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _connect(model: Any, entropy_models: list[Any], tables: FrozenTables) -> None:
     """Replace what turns latents into bytes."""
-    rows: dict[Any, Rows] = {}
+    scales: dict[Any, Scales] = {}
     for module in entropy_models:
         if isinstance(module, EntropyBottleneck):
             tap: Any = _Bottleneck(module, tables)
         else:
-            tap = _Gaussian(module, tables)
-            rows[module] = module.build_indexes = tap.build_indexes
+            scales[module] = Scales(module, tables)
+            tap = _Gaussian(scales[module])
+            module.build_indexes = tap.build_indexes
         module.compress, module.decompress = tap.compress, tap.decompress
     for module in model.modules():
         if isinstance(module, RasterScanLatentCodec):
-            scan = _Scan(_wavefront(module, rows))
+            scan = _Scan(_wavefront(module, scales))
             module.compress, module.decompress = scan.compress, scan.decompress
     if isinstance(model, JointAutoregressiveHierarchicalPriors):
-        joint = _Joint(_wavefront(model, rows))
+        joint = _Joint(_wavefront(model, scales))
         model._compress_ar, model._decompress_ar = joint.compress, joint.decompress
     if isinstance(getattr(model, "g_s", None), nn.Module):
         # Nothing is synthesised of a stream that has not ended where it should.
         model.g_s.register_forward_pre_hook(lambda *_: _session.get().end())
 
 
-def _wavefront(owner: Any, rows: dict[Any, Rows]) -> Wavefront:
-    gaussian = rows[owner.gaussian_conditional]
-    return Wavefront(owner.context_prediction, owner.entropy_parameters, gaussian)
+def _wavefront(owner: Any, scales: dict[Any, Scales]) -> Wavefront:
+    own = scales[owner.gaussian_conditional]
+    return Wavefront(owner.context_prediction, owner.entropy_parameters, own)
 
 
 class _Bottleneck:
@@ -210,10 +223,8 @@ class _Bottleneck:
 
     def __init__(self, module: Any, tables: FrozenTables) -> None:
         self._medians = module._get_medians().detach().reshape(-1).clone()
-        channels = torch.arange(len(self._medians))
-        self._rows = tables.rows(module, channels.to(torch.int16))
-        if len(tables.sets) == 1:
-            self._rows = self._rows.to(torch.uint8)
+        rows = np.arange(len(self._medians)) + tables.first(module)
+        self._rows = torch.from_numpy(tables.as_rows(rows))
 
     def compress(self, x: Tensor) -> list[Coded]:
         symbols = quantise(x, self._like(self._medians, x.shape[2:]))
@@ -233,46 +244,34 @@ class _Bottleneck:
 
 
 class _Gaussian:
-    """In place of GaussianConditional."""
+    """In place of GaussianConditional; its indexes are steps of scales."""
 
-    def __init__(self, module: Any, tables: FrozenTables) -> None:
-        scales = module.scale_table.double().numpy()
-        if len(scales) != len(module.offset) or len(scales) > 256:
-            raise ValueError(f"{len(module.offset)} Gaussian tables for {len(scales)} scales")
-        limits = np.sqrt(scales[:-1] * scales[1:])
-        limits[limits < module.lower_bound_scale.bound.item()] = -np.inf
-        self._limits = limits.astype(np.float32)
-        self._rows = tables, module
+    def __init__(self, scales: Scales) -> None:
+        self._scales = scales
+        self.build_indexes = scales.steps
 
-    def build_indexes(self, scales: Tensor) -> Tensor:
-        tables, module = self._rows
-        try:
-            rows = rans.rows_of(scales.contiguous().numpy(), self._limits)
-        except ValueError as error:
-            raise ValueError(f"{error}; the weights or the picture are damaged") from error
-        return tables.rows(module, torch.from_numpy(rows))
-
-    def compress(self, y: Tensor, rows: Tensor, means: Tensor | float | None = None) -> list[Coded]:
-        session = _session.get()
-        session.note(rows)
-        session.seal()
-        symbols = quantise(y, 0.0 if means is None else means)
-        return [Coded(session.code(rows, symbols))]
+    def compress(
+        self, y: Tensor, steps: Tensor, means: Tensor | float | None = None
+    ) -> list[Coded]:
+        return [Coded(self._code(steps, quantise(y, 0.0 if means is None else means)))]
 
     def decompress(
         self,
         strings: list[Coded],
-        rows: Tensor,
+        steps: Tensor,
         dtype: torch.dtype = torch.float,
         means: Tensor | None = None,
     ) -> Tensor:
         symbols = strings[0].symbols
         if symbols is None:
-            session = _session.get()
-            session.note(rows)
-            session.seal()
-            symbols = session.code(rows, None)
+            symbols = self._code(steps, None)
         return symbols.to(dtype) if means is None else symbols + means
+
+    def _code(self, steps: Tensor, symbols: Tensor | None) -> Tensor:
+        session = _session.get()
+        session.note(steps)
+        session.seal()
+        return session.code(steps, symbols, self._scales)
 
 
 class _Joint:

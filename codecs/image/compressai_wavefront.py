@@ -21,23 +21,21 @@ import torch.nn.functional as F
 from compressai.layers import MaskedConv2d
 from torch import Tensor, nn
 
-from .compressai_session import Session
+from .compressai_session import Scales, Session
 
 _POINTWISE = (nn.LeakyReLU, nn.ReLU, nn.GELU, nn.SiLU, nn.Identity)
-
-Rows = Callable[[Tensor], Tensor]  # scales to rows of the tables
 
 
 class Wavefront:
     """The context of one masked convolution and the 1 x 1 layers behind it."""
 
-    def __init__(self, context: Any, parameters: Any, rows: Rows) -> None:
+    def __init__(self, context: Any, parameters: Any, scales: Scales) -> None:
         """Take the layers of a model.
 
         Args:
             context: `MaskedConv2d` of mask type A, [M] -> [C].
             parameters: 1 x 1 convolutions and activations, [P + C] -> scales and means [2 M].
-            rows: finds the table row of each scale.
+            scales: of the Gaussian conditional.
 
         Raises:
             ValueError: the layers are of other kinds.
@@ -50,7 +48,7 @@ class Wavefront:
             raise ValueError("a context that is no masked convolution before a 1x1 convolution")
         self.reach = context.kernel_size[0] // 2
         self.channels = context.in_channels
-        self._rows = rows
+        self._scales = scales
         weight = context.weight.permute(2, 3, 1, 0).flatten(0, 1)  # [k k, M, C]
         self._seen = weight[: len(weight) // 2].flatten(0, 1).contiguous()
         self._bias = context.bias
@@ -85,18 +83,18 @@ class Wavefront:
             x = torch.addmm(_slant(side, top, left, count, p), context, self._first)
             for layer in self._layers:
                 x = layer(x)
-            rows = self._rows(x[:, :m])
+            steps = self._scales.steps(x[:, :m])
             means = x[:, m:]
-            session.note(rows)
+            session.note(steps)
             old = None if given is None else quantise(_slant(given, top, left, count, p), means)
-            symbols = session.code(rows, old)
+            symbols = session.code(steps, old, self._scales)
             _slant(y_hat, top + p, left + p, count, p).copy_(symbols + means)
         session.seal()
         return y_hat[p:, p : p + width].permute(2, 0, 1)[None].contiguous()
 
 
 def quantise(y: Tensor, means: Tensor | float) -> Tensor:
-    """Rounded y - means, int16.
+    """Rounded y - means, int16, in the layout that the decoder's symbols have.
 
     Raises:
         ValueError: a latent is not finite, or so far from its mean that no escape reaches it.
@@ -108,7 +106,7 @@ def quantise(y: Tensor, means: Tensor | float) -> Tensor:
             f"latents minus their means reach from {low:.0f} to {high:.0f}, legal are -32768 to "
             "32767; the weights or the picture are damaged"
         )
-    return symbols.to(torch.int16)
+    return symbols.to(torch.int16).reshape(-1).view(y.shape)
 
 
 def _diagonals(height: int, width: int, slope: int) -> Iterator[tuple[int, int, int]]:
