@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from ...kernels.errors import BitstreamError
 from ..codec import Codec, Packet, Rate
 from ..fields import Cursor, get_varint, put_varint
-from . import light_alpha
+from . import light_alpha, picture
 from .compressai_checkpoint import load_checkpoint
 from .compressai_model import Bridge
 from .compressai_session import CHECK_BYTES, SHIFTS, platform
@@ -97,7 +97,7 @@ class CompressAI(Codec):
         return iter([self._encode(signal)])
 
     def _encode(self, x: Tensor) -> Packet:
-        colour, alpha = (x[:-1], x[-1]) if x.shape[0] in (2, 4) else (x, None)
+        colour, alpha = picture.split_alpha(x)
         shift, checks, streams = self._bridge.encode(_padded(colour, self._bridge.cell))
         sizes = [put_varint(len(stream)) for stream in streams]
         body = b"".join([bytes([shift]), *checks, *sizes, *streams])
@@ -160,33 +160,25 @@ def _padded(x: Tensor, cell: int) -> Tensor:
 
 
 def _check(x: Tensor) -> tuple[int, int, int]:
-    if x.dtype != torch.uint8 or x.ndim != 3 or x.shape[0] not in (1, 2, 3, 4) or not x.numel():
-        raise ValueError(
-            f"image/compressai takes a picture as uint8 [1 to 4, height, width], got {x.dtype} "
-            f"{list(x.shape)}"
-        )
-    channels, height, width = x.shape
+    channels, height, width = picture.check(x, CompressAI.name)
     if height * width > _MAX_PIXELS or max(height, width) > _MAX_SIDE:
         raise ValueError(
-            f"image/compressai takes at most {_MAX_PIXELS} pixels and {_MAX_SIDE} "
-            f"to a side, got {width}x{height}; cut the picture"
+            f"{CompressAI.name} takes at most {_MAX_PIXELS} pixels and {_MAX_SIDE} to a side, got "
+            f"{width}x{height}; cut the picture"
         )
     if channels in (2, 4) and max(height, width) > _MAX_ALPHA_SIDE:
         raise ValueError(
-            f"alpha is limited to {_MAX_ALPHA_SIDE} pixels to a side, got "
-            f"{width}x{height}; cut the picture, or leave alpha out"
+            f"alpha is limited to {_MAX_ALPHA_SIDE} pixels to a side, got {width}x{height}; cut "
+            "the picture, or leave alpha out"
         )
     return channels, height, width
 
 
 def _parse_header(header: dict[str, Any]) -> tuple[int, int, int]:
-    size = header.get("s")
-    if (
-        not isinstance(size, list)
-        or len(size) != 3
-        or not all(type(n) is int for n in size)
-        or not (0 < size[0] <= _MAX_SIDE and 0 < size[1] <= _MAX_SIDE and 1 <= size[2] <= 4)
-        or size[0] * size[1] > _MAX_PIXELS
-    ):
-        raise BitstreamError(f"header field s is {size!r}, expected [width, height, channels]")
-    return size[0], size[1], size[2]
+    width, height, channels = picture.parse_size(header)
+    if width * height > _MAX_PIXELS or max(width, height) > _MAX_SIDE:
+        raise BitstreamError(
+            f"header field s is {[width, height, channels]}, legal are at most {_MAX_PIXELS} "
+            f"pixels and {_MAX_SIDE} to a side"
+        )
+    return width, height, channels
