@@ -11,7 +11,7 @@ CONTEXTS = 8
 SLOTS = 1 << 16  # counters of a context
 MOST_COUNT = 250
 MAP_BINS = 17
-MIXER_SETS = 512 + 5120 + 768
+MIXER_SETS = 512 + 5120 + 1024
 MAP_SETS = 2560 + 1600
 
 

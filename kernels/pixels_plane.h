@@ -6,6 +6,7 @@
 #include "pixels_canvas.h"
 #include "pixels_coder.h"
 #include "pixels_least_squares.h"
+#include "pixels_match.h"
 #include "pixels_mixer.h"
 
 namespace latentpack::pixels {
@@ -13,6 +14,7 @@ namespace PIXELS_ISA {
 
 constexpr int kClasses = 80;  // of scale, four to an octave
 constexpr int kBlend = 4, kTextured = 5, kMedian = 6, kSigned = 7;  // experts after the four
+constexpr int kMatched = 6;  // a context
 constexpr int kTextures = 1024, kSigns = 625;
 
 // An average that forgets: sum / count.
@@ -62,7 +64,7 @@ struct Pixel {
   int texture;
   Average* sign;
   int centre, agreement, width_log2, width_class;
-  uint32_t contexts[kContexts];
+  uint32_t contexts[kContexts] = {};
   F8 near_tail, far_tail;    // probabilities of the ends of what is still possible
 };
 
@@ -121,7 +123,7 @@ class PlaneCoder {
     Pixel p;
     look(p, y, x);
     predict(p, tight, wide);
-    set_contexts(p);
+    set_contexts(p, y);
     uint16_t& sample = plane_.samples[static_cast<size_t>(y) * width_ + x];
     sample = static_cast<uint16_t>(code_sample(p, sample));
     learn(p, static_cast<float>(sample) * unit_, tight, wide);
@@ -206,7 +208,7 @@ class PlaneCoder {
   }
 
   // What the decisions of a pixel have in common.
-  PIXELS_INLINE void set_contexts(Pixel& p) {
+  PIXELS_INLINE void set_contexts(Pixel& p, int y) {
     const float exact = p.best * per_unit_;
     p.centre = static_cast<int>(exact + 0.5f);
     const float off = exact - static_cast<float>(p.centre) + 0.5f;
@@ -229,25 +231,26 @@ class PlaneCoder {
     p.contexts[4] = (p.agreement * kClasses + scale) * 64;
     p.contexts[5] =
         (((median * 5 + left) * 5 + above) * 8 + (scale >> 3 < 7 ? scale >> 3 : 7)) * 64;
-    set_hashed(p, quarter);
+    set_matched(p, y);
     for (int i = 0; i < kContexts; ++i) {
+      if (i == kMatched) continue;
       mixer_.expect(i, slot(i, p.contexts[i], 0));
       mixer_.expect(i, slot(i, p.contexts[i], 16));
     }
   }
 
   // Contexts of exact samples.
-  PIXELS_INLINE void set_hashed(Pixel& p, int quarter) const {
+  PIXELS_INLINE void set_matched(Pixel& p, int y) {
     const int linked = links_ ? whole(canvases_[-1]->origin[p.at]) : 0;
+    const int second = links_ > 1 ? whole(canvases_[-2]->origin[p.at]) : 0;
     const int left = whole(p.left), above = whole(p.above);
-    p.contexts[6] = hash(left, above, linked) + hash(p.centre, quarter, 0);
-    if (links_) {
-      const int second = links_ > 1 ? whole(canvases_[-2]->origin[p.at]) : left;
-      p.contexts[7] = hash(linked, second, p.centre);
-    } else {
-      p.contexts[7] = hash(left, above, whole(own(p, -1, -1))) +
-                      hash(whole(own(p, -1, 1)), p.centre, 1);
-    }
+    const int before = whole(own(p, -1, -1)), after = whole(own(p, -1, 1));
+    const uint32_t close = hash(left, above, before);
+    const uint32_t planes = hash(linked, second, after);
+    p.contexts[7] = links_ ? hash(linked, second ^ (links_ > 1 ? 0 : left), p.centre)
+                           : close + hash(after, p.centre, 1);
+    const uint32_t far = hash(whole(own(p, 0, -2)), whole(own(p, -2, 0)), 2);
+    match_.look_up(y * width_ + p.x, close + planes * 3 + far * 5, plane_.samples);
   }
 
   // Codes a sample as steps from the centre: which side, which span of steps, where in it. Returns
@@ -287,10 +290,14 @@ class PlaneCoder {
     return clamped(centre + (up ? low : -low - 1) * step_, 0, plane_.peak);
   }
 
+  // Twice the place between two samples where so many steps to a side begin.
+  PIXELS_INLINE int place(const Pixel& p, int side, int threshold) const {
+    return 2 * (p.centre + side * threshold * step_) - step_;
+  }
+
   // The experts' probabilities of more than so many steps to a side, or of as many.
   PIXELS_INLINE F8 tail(const Pixel& p, int side, int threshold) const {
-    const int twice = 2 * (p.centre + side * threshold * step_) - step_;
-    const F8 away = (static_cast<float>(twice) * (unit_ * 0.5f) - p.guess) *
+    const F8 away = (static_cast<float>(place(p, side, threshold)) * (unit_ * 0.5f) - p.guess) *
                     (side > 0 ? p.sharpness : -p.sharpness);
     return 1.0f / (1.0f + exponential(between(away, -30.0f, 30.0f)));
   }
@@ -303,9 +310,13 @@ class PlaneCoder {
     question.inward = at_least(p.near_tail - here, 0.0f) + 1e-10f;
 #pragma GCC unroll 8
     for (int i = 0; i < kContexts; ++i) question.slots[i] = slot(i, p.contexts[i], node);
+    const int twice = place(p, side, threshold), expected = 2 * match_.expected;
+    const bool outward = side > 0 ? expected > twice : expected < twice;
+    question.slots[kMatched] = (match_.match_class * 2 + outward) * 64 + node;
     question.mixers[0] = p.width_class * 64 + node;
     question.mixers[1] = 512 + p.scale_class * 64 + node;
-    question.mixers[2] = 5632 + p.agreement * 64 + node;
+    const int matched = match_.match_class;
+    question.mixers[2] = 5632 + (matched > 1 ? 10 + matched : p.agreement) * 64 + node;
     question.maps[0] = (p.scale_class >> 1) * 64 + node;
     question.maps[1] = 2560 + (p.west * 5 + p.north) * 64 + node;
     const int bit = mixer_.code(coder_, question, answer);
@@ -315,6 +326,7 @@ class PlaneCoder {
   }
 
   PIXELS_INLINE void learn(Pixel& p, float value, LeastSquares& tight, LeastSquares& wide) {
+    match_.learn(static_cast<int>(value * per_unit_));
     own_.origin[p.at] = value;
     misses_[0]->origin[p.at] = value - p.best;
     const F8 off = p.guess - value;
@@ -362,9 +374,9 @@ class PlaneCoder {
            (p.missed > 0.0f) << 8 | (p.missed < 0.0f) << 9;
   }
 
-  // The counter of a node in a context; the last two contexts are hashed, 16 nodes side by side.
+  // The counter of a node in a context; the last context is hashed, 16 nodes side by side.
   static PIXELS_INLINE uint32_t slot(int i, uint32_t context, uint32_t node) {
-    if (i < 6) return context + node;
+    if (i < kContexts - 1) return context + node;
     return (context + (node >> 4) * 0x165667B1u) * 0x9E3779B1u >> 20 << 4 | (node & 15);
   }
   PIXELS_INLINE int whole(float v) const { return static_cast<int>(v * per_unit_); }
@@ -383,6 +395,7 @@ class PlaneCoder {
   int width_;
   Memory fits_, mixing_, tables_, wrong_;
   Mixer mixer_;
+  Match match_;
   float unit_, per_unit_, top_, floor_, per_tap_;
   int step_, first_class_;
   Average *scales_, *textures_, *signs_;

@@ -24,6 +24,7 @@ from .pixels_taps_ref import REACH, TAPS, Canvas, LeastSquares, Plane, Taps
 
 BLEND, TEXTURED, MEDIAN, SIGNED = 4, 5, 6, 7  # experts after the four that predict
 CLASSES = 80  # of scale, four to an octave
+MATCHED = 6  # a context
 WORD = 0xFFFFFFFF
 
 
@@ -44,6 +45,38 @@ class Average:
         much = counts > self.most
         self.sums[index] = np.where(much, sums * F(0.5), sums)
         self.counts[index] = np.where(much, counts * F(0.5), counts)
+
+
+class Match:
+    """What came after the same surroundings before: for text, icons and other repeated things.
+
+    Attributes:
+        expected: the sample after the same surroundings, or -1.
+        kind: 0 where there is none, else 1 to 5 by how often in a row the match was right.
+    """
+
+    def __init__(self) -> None:
+        self.last = [-1] * (1 << 16)  # number of the last sample with surroundings
+        self.samples: list[int] = []
+        self.source, self.right = -1, 0
+        self.expected, self.kind = -1, 0
+
+    def look_up(self, number: int, surroundings: int) -> None:
+        """Before a sample: its number, and a hash of its surroundings."""
+        place = (surroundings * 0x9E3779B1 & WORD) >> 16
+        if not self.right:
+            self.source = self.last[place]
+        self.last[place] = number
+        self.expected, self.kind = -1, 0
+        if self.source >= 0:
+            self.expected = self.samples[self.source]
+            self.kind = 1 + sum(self.right >= least for least in (1, 4, 16, 64))
+
+    def learn(self, sample: int) -> None:
+        """The sample that it was."""
+        self.samples.append(sample)
+        self.right = self.right + 1 if sample == self.expected else 0
+        self.source += 1
 
 
 class PlaneCoder:
@@ -77,6 +110,7 @@ class PlaneCoder:
         self.fits = [LeastSquares(self.width, 0.72, 0.8, ridge)]
         self.fits.append(LeastSquares(self.width, 0.92, 0.95, ridge))
         self.mixer = Mixer()
+        self.match = Match()
 
     def run(self, samples: Samples) -> None:
         """Code samples [height, width], or fill them; they become what is decoded."""
@@ -183,22 +217,23 @@ class PlaneCoder:
             ((other * 5 + third) * 40 + (scale >> 1)) * 64,
             (self.agreement * CLASSES + scale) * 64,
             (((median * 5 + left) * 5 + above) * 8 + min(scale >> 3, 7)) * 64,
-            *self._hashed(y, x, quarter),
+            0,  # MATCHED, which depends on the decision
+            self._match(y, x),
         ]
 
-    def _hashed(self, y: int, x: int, quarter: int) -> tuple[int, int]:
-        """Contexts of exact samples."""
+    def _match(self, y: int, x: int) -> int:
+        """Contexts of exact samples: looks for a match, and returns the hash of another."""
         whole = [int(canvas.at(y, x) * self.per_unit) for canvas in self.canvases[-3:-1]]
-        left, above = int(self.left * self.per_unit), int(self.above * self.per_unit)
         linked = whole[-1] if self.links else 0
-        first = hashed(left, above, linked) + hashed(self.centre, quarter, 0)
+        second = whole[-2] if self.links > 1 else 0
+        places = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))
+        near = [int(self.own.at(y + down, x + right) * self.per_unit) for down, right in places]
+        close = hashed(*near[:3])
+        planes, far = hashed(linked, second, near[3]), hashed(near[4], near[5], 2)
+        self.match.look_up(y * self.width + x, close + planes * 3 + far * 5 & WORD)
         if self.links:
-            second = hashed(linked, whole[-2] if self.links > 1 else left, self.centre)
-        else:
-            corners = (self.own.at(y - 1, x - 1), self.own.at(y - 1, x + 1))
-            before, after = (int(v * self.per_unit) for v in corners)
-            second = hashed(left, above, before) + hashed(after, self.centre, 1)
-        return first & WORD, second & WORD
+            return hashed(linked, second if self.links > 1 else near[0], self.centre)
+        return close + hashed(near[3], self.centre, 1) & WORD
 
     def _sample(self, sample: int) -> int:
         """Code a sample as steps from the centre: which side, which span of steps, where in it.
@@ -235,25 +270,34 @@ class PlaneCoder:
             depth, place = depth + 1, place * 2 + bit
         return clamped(centre + (low if up else -low - 1) * step, 0, self.plane.peak)
 
+    def _place(self, side: int, threshold: int) -> int:
+        """Twice the place between two samples where so many steps to a side begin."""
+        return 2 * (self.centre + side * threshold * self.step) - self.step
+
     def _tail(self, side: int, threshold: int) -> Floats:
         """The experts' probabilities of more than so many steps to a side, or of as many."""
-        twice = 2 * (self.centre + side * threshold * self.step) - self.step
         sharpness = ONE / self.scale
-        away = (F(twice) * (self.unit * F(0.5)) - self.guess) * (sharpness * F(side))
+        away = (F(self._place(side, threshold)) * (self.unit * F(0.5)) - self.guess) * (
+            sharpness * F(side)
+        )
         return ONE / (ONE + exponential(between(away, -30, 30)))
 
     def _ask(self, side: int, threshold: int, node: int, answer: bool) -> int:
         """Code whether a sample is so many steps or more to a side."""
         tail = self._tail(side, threshold)
         west, north, _, _ = self.signed
+        matched = self.match.kind
+        outward = (2 * self.match.expected - self._place(side, threshold)) * side > 0
+        slots = [slot(i, context, node) for i, context in enumerate(self.contexts)]
+        slots[MATCHED] = (matched * 2 + outward) * 64 + node
         question = Question(
             outward=between(tail - self.far_tail, 0, 2) + F(1e-10),
             inward=between(self.near_tail - tail, 0, 2) + F(1e-10),
-            slots=[slot(i, context, node) for i, context in enumerate(self.contexts)],
+            slots=slots,
             mixers=[
                 self.width_class * 64 + node,
                 512 + self.scale_class * 64 + node,
-                5632 + self.agreement * 64 + node,
+                5632 + (10 + matched if matched > 1 else self.agreement) * 64 + node,
             ],
             maps=[(self.scale_class >> 1) * 64 + node, 2560 + (west * 5 + north) * 64 + node],
         )
@@ -265,6 +309,7 @@ class PlaneCoder:
         return bit
 
     def _learn(self, y: int, x: int, value: np.float32) -> None:
+        self.match.learn(int(value * self.per_unit))
         self.own.put(y, x, value)
         self.misses[-1].put(y, x, value - self.best)
         wrong = abs(self.guess - value)
@@ -284,8 +329,8 @@ def hashed(a: int, b: int, c: int) -> int:
 
 
 def slot(i: int, context: int, node: int) -> int:
-    """The counter of a node; the last two contexts are hashed, 16 nodes side by side."""
-    if i < CONTEXTS - 2:
+    """The counter of a node; the last context is hashed, 16 nodes side by side."""
+    if i < CONTEXTS - 1:
         return context + node
     mixed = (context + (node >> 4) * 0x165667B1) * 0x9E3779B1 & WORD
     return mixed >> 20 << 4 | node & 15

@@ -11,7 +11,8 @@ from what is already coded. Each sample of a plane, row by row:
 2. The sample is told as steps from the best prediction: on which side, in which span, where in it
    (`PlaneCoder._sample` in `pixels_plane_ref`), some three binary decisions for a photograph.
 3. Each decision has a probability by each expert (a logistic distribution whose scale comes from
-   the errors around) and by eight adaptive counters in different contexts. Three sets of weights
+   the errors around) and by eight adaptive counters in different contexts, one of which is what
+   came after the same surroundings before (`pixels_plane_ref.Match`). Three sets of weights
    mix these in the logistic domain, two maps correct the mixture by what came of ones like it
    and a binary arithmetic coder takes it (`pixels_mix_ref`).
 

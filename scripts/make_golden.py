@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 
@@ -231,6 +232,45 @@ def image_fit() -> dict[str, bytes]:
     return files
 
 
+def image_lossless() -> dict[str, bytes]:
+    """Pictures without loss, and what they decode to: samples in C order, little-endian."""
+    import numpy as np
+    import torch
+
+    from latentpack.codecs.image.lossless import Lossless
+    from latentpack.scripts.pictures import encode_picture
+
+    def ramp(channels: int, height: int, width: int, top: int) -> "np.ndarray[Any, Any]":
+        """An edge, a slope and small noise."""
+        y, x = np.mgrid[:height, :width]
+        noise = np.array(numbers(channels * height * width, 7, top)).reshape(
+            channels, height, width
+        )
+        shade = np.arange(channels)[:, None, None] * 9
+        return (y * 5 + x * 3 + (x > width // 2) * 60 + shade + noise) * top // 300
+
+    few = np.array(numbers(12 * 15, 5, 3)).reshape(12, 15)
+    colours = np.array(numbers(20, 256, 4)).reshape(5, 4)
+    cases = {
+        "grey": (ramp(1, 9, 11, 255).astype(np.uint8), 0),
+        "rgb": (ramp(3, 24, 31, 255).astype(np.uint8), 0),
+        "rgba16": (ramp(4, 10, 9, 65535).astype(np.uint16), 0),
+        "near2": (ramp(2, 16, 13, 255).astype(np.uint8), 2),
+        "colours": (colours[few].transpose(2, 0, 1).astype(np.uint8), 0),
+        "sparse16": ((ramp(1, 40, 40, 255) * 64).astype(np.uint16), 0),
+        "noise": (np.array(numbers(60, 256, 8), np.uint8).reshape(3, 4, 5), 0),
+    }
+    files = {}
+    for name, (samples, error) in cases.items():
+        codec = Lossless(error)
+        x = torch.from_numpy(np.ascontiguousarray(samples))
+        files[f"{name}.lpk"] = encode_picture(codec, x)
+        (packet,) = codec.encode(x)
+        decoded = codec.decode(codec.header(x), [packet]).numpy()
+        files[f"{name}.bin"] = decoded.astype(decoded.dtype.newbyteorder("<")).tobytes()
+    return files
+
+
 def image_tokens() -> dict[str, bytes]:
     """The parse of codec 6: integer prior and tables, codes of three levels, and their streams."""
     import torch
@@ -388,6 +428,7 @@ MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "image_compressai": image_compressai,
     "image_fit": image_fit,
     "image_light": image_light,
+    "image_lossless": image_lossless,
     "image_tokens": image_tokens,
     "kv": kv,
     "outer": outer,
