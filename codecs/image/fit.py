@@ -161,7 +161,7 @@ class Fit(Codec):
             colour,
             self.preset,
             lmbda,
-            fit_encoder.start_of(PRESETS[self.preset], len(colour)),
+            fit_encoder.start_of(PRESETS[self.preset], len(colour), prior),
             prior=prior,
             effort=self.effort,
             time_budget=budget,

@@ -25,7 +25,7 @@ from ...kernels import fit_train
 from . import fit_networks as networks
 from .fit_networks import PRESETS, Preset
 from .fit_prior import Prior
-from .fit_state import Engine, Phase, Pull, State
+from .fit_state import Engine, Phase, Pull, State, rates_of
 
 Progress = Callable[[int, int, float, float], object]
 Array = NDArray[np.float32]
@@ -134,14 +134,19 @@ def engine_for(
     return fit_train.Trainer(net, picture.numpy(), count, threads=min(threads, 64))
 
 
-def start_of(preset: Preset, colours: int) -> Tensor:
-    """The parameters that every fit begins with, float32 [count].
+def start_of(preset: Preset, colours: int, prior: Prior | None = None) -> Tensor:
+    """The parameters that a fit begins with, float32 [count].
 
-    Not the prior's means: a mean of networks is a worse network than a random one (SOAP gets from
-    here in 800 steps to where it takes 1200 from a mean). But as all fits begin here, they end
-    near one another, which is what the prior codes.
+    The context model is the prior's, which was learned over photographs. Upsampling and synthesis
+    are the same random ones for every picture: a mean of such networks is worse than none.
     """
-    return networks.initial(preset, colours, torch.Generator().manual_seed(1))
+    params = networks.initial(preset, colours, torch.Generator().manual_seed(1))
+    if prior is not None:
+        for name, piece in networks.layout(preset, colours).items():
+            if name.startswith("context"):
+                part = slice(piece.start, piece.stop)
+                params[part] = torch.from_numpy(prior.mean[part])
+    return params
 
 
 def objective_for(lmbda: float) -> fit_train.Objective:
@@ -253,8 +258,9 @@ def _begin(
     if start:
         latents, params = start.latents.numpy().copy(), start.parameters
     pull = _pull(prior, recipe.pull / x[0].numel()) if prior else None
+    rates = rates_of(preset, x.shape[0], prior)
     vector = params.numpy().astype(np.float32)
-    return State(latents, vector, preset, x.shape[0], sizes, recipe.damping, pull)
+    return State(latents, vector, rates, preset, x.shape[0], sizes, recipe.damping, pull)
 
 
 def _pull(prior: Prior, strength: float) -> Pull:

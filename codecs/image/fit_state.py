@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from ...kernels import fit_train
 from . import fit_networks as networks
 from .fit_networks import Preset
+from .fit_prior import Prior
 from .fit_soap import Soap
 
 Array = NDArray[np.float32]
 
 # Slices whose parameters are of another size than the rest, or would take a relu out of its range
 # for good, learn at other rates.
+_RATE_OF_SCALE = 0.75
 _RATES = {"context.b3": 4.0, "up": 0.3, "synthesis.b1": 0.25, "synthesis.c1": 0.25}
 
 
@@ -65,17 +67,18 @@ class State:
         self,
         latents: Array,
         params: Array,
+        rates: Array,
         preset: Preset,
         colours: int,
         sizes: list[int],
         damping: float,
         pull: Pull | None,
     ):
-        """Begin with latents (of grids of these sizes) and parameters; see `Recipe` for damping."""
+        """Begin with latents (of grids of these sizes) and parameters, which learn at `rates`."""
         self.latents, self.damping, self._pull = latents, damping, pull
         ends = np.cumsum(sizes)
         self._grids = [slice(e - n, e) for e, n in zip(ends.tolist(), sizes, strict=True)]
-        self._scale = _rates_of(preset, colours)
+        self._scale = rates
         self._scaled = params / self._scale
         self._latent_adam = _moments(len(latents))
         layout = networks.layout(preset, colours)
@@ -176,10 +179,17 @@ def _moments(count: int) -> fit_train.Adam:
     return fit_train.Adam(first, second, beta2=0.99)
 
 
-def _rates_of(preset: Preset, colours: int) -> Array:
-    """How fast each parameter learns, relative to the recipe's rate."""
-    scale = np.ones(networks.count(preset, colours), np.float32)
+def rates_of(preset: Preset, colours: int, prior: Prior | None) -> Array:
+    """How fast each parameter learns, relative to the recipe's rates.
+
+    The nearer to its start a prior expects the context model, the slower that learns.
+    """
+    layout = networks.layout(preset, colours)
+    rates = np.ones(networks.count(preset, colours), np.float32)
     for name, rate in _RATES.items():
-        piece = networks.layout(preset, colours)[name]
-        scale[piece.start : piece.stop] = rate
-    return scale
+        rates[layout[name].start : layout[name].stop] = rate
+    if prior is not None:
+        context = slice(0, layout["context.b3"].stop)
+        expected = 2.0 ** ((float(np.median(prior.scale[context])) - 60) / 3)
+        rates[context] *= min(1.0, _RATE_OF_SCALE * expected)
+    return rates
