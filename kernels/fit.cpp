@@ -61,7 +61,7 @@ Model::Model(int taps, int hidden, const int32_t* at)
   for (int k = 0; k < kGrids; ++k, at += hidden) std::copy(at, at + hidden, b1[k]);
   pair_tiles(at, hidden, hidden, w2);
   at += hidden * hidden;
-  for (int j = 0; j < hidden; ++j) b2[j] = (at[j] << 6) + (1 << 11);
+  for (int j = 0; j < hidden; ++j) b2[j] = at[j] * 64 + (1 << 11);
   at += hidden;
   for (int o = 0; o < 2; ++o, at += hidden) pair_row(at, hidden, w3[o]);
   for (int o = 0; o < 2; ++o, at += inputs) pair_row(at, inputs, skip[o]);

@@ -96,7 +96,7 @@ FIT_TARGET void distribution(const Model& m, int k, const int16_t* const* inputs
     }
     I mu, row;
     positions(m, k, x, mu, row);
-    const I mean = (mu + 8) >> 4, f = mu - (mean << 4), negative = f >> 31;
+    const I mean = (mu + 8) >> 4, f = mu - mean * 16, negative = f >> 31;
     const I index = row * kFractions + ((f ^ negative) - negative);
     store(to.mean + i, __builtin_convertvector(mean, I16));
     store(to.sign + i, __builtin_convertvector(negative | 1, I16));
