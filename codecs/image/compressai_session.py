@@ -88,9 +88,9 @@ class Scales:
         limits[limits < model.lower_bound_scale.bound.item()] = -np.inf
         self._limits = limits.astype(np.float32)
         self._first, self._tables = tables.first(model), tables
-        self._bits = np.array(
-            [_bits(table, r) for table in _tables(model) for r in range(len(table))]
-        )
+        bits = np.array([_bits(table, r) for table in _tables(model) for r in range(len(table))])
+        by_shift = [bits[self._own_rows(shift)].ravel() for shift in range(SHIFTS)]
+        self._bits = np.array(by_shift, np.float32)
 
     def steps(self, scales: Tensor) -> Tensor:
         """Steps of scales, float32 of any shape.
@@ -109,15 +109,15 @@ class Scales:
 
     def _own_rows(self, shift: int) -> npt.NDArray[np.int64]:
         steps = np.arange(len(self._limits) + 1)
-        return np.clip((steps + shift - _NEAREST) >> 1, 0, len(self._bits) - 1)
+        return np.clip((steps + shift - _NEAREST) >> 1, 0, len(self._limits) // 2)
 
     def costs(self, steps: npt.NDArray[Any], symbols: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Bits of symbols with each shift [SHIFTS]; far ones are taken for nearer ones."""
-        width = self._bits.shape[1]
+        width = 2 * _REACH + 1
         column = np.clip(symbols, -_REACH, _REACH) + (steps.astype(np.int64) * width + _REACH)
         counts = np.bincount(column, minlength=(len(self._limits) + 1) * width)
-        counts = counts.reshape(-1, width)
-        return np.array([(counts * self._bits[self._own_rows(s)]).sum() for s in range(SHIFTS)])
+        found: npt.NDArray[np.float64] = self._bits @ counts.astype(np.float32)
+        return found
 
 
 def _bits(table: TableSet, row: int) -> npt.NDArray[np.float64]:
