@@ -30,7 +30,7 @@ from .light_model import Z_LIMIT, anchor_mask, interpolate, lmbda_of
 ITERATIONS = (0, 5, 10, 16, 24, 36, 54, 80, 120, 180)  # of each effort
 RING = 6  # latents around a tile that reach its pixels
 _Q_STEP, _Q_MOMENTUM = 0.1, 0.7
-_Z_STEP = 0.02  # of Adam, falling to zero
+_Z_STEP = 0.04  # of Adam, over the root of the iterations and falling to zero: long walks get lost
 _PRICED = 40  # larger residuals are rounded plainly
 
 
@@ -74,7 +74,7 @@ def refine(
     with torch.inference_mode(False), torch.enable_grad():
         search = _Search(model, scene, z, q)
         for i in range(iterations):
-            search.step(1 - i / iterations)
+            search.step(_Z_STEP / iterations**0.5 * (1 - i / iterations))
             progress()
         return search.finish()
 
@@ -102,8 +102,8 @@ class _Search:
         self.target = self.before = self.q  # where q wants to be, now and one step ago
         self.best = (float("inf"), self.z, self.q)
 
-    def step(self, left: float) -> None:
-        """One iteration; `left` falls from 1 to 0 over all of them."""
+    def step(self, z_step: float) -> None:
+        """One iteration, in which z moves by about `z_step` where it moves."""
         z_hat, q = self._z_hat().requires_grad_(), self.q.clone().requires_grad_()
         z = self.z.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=_fast_in_bfloat16()):
@@ -118,7 +118,7 @@ class _Search:
             wanted = self.q - grad_q / (2 * self.stiffness)
             moved = _Q_STEP * (wanted - self.target) + _Q_MOMENTUM * (self.target - self.before)
             self.before, self.target = self.target, self.target + moved
-            self._move_z((grad_z_hat + grad_z) * self.coded_z, _Z_STEP * left)
+            self._move_z((grad_z_hat + grad_z) * self.coded_z, z_step)
             # What a latent should be stays the same when its mean moves.
             z_hat = self._z_hat()
             moved = self._means(z_hat, self.q) - mu
