@@ -128,10 +128,10 @@ def measure(name: str, model: Any, x: Tensor, rounds: int) -> Rows:
     bridge = Bridge(model)
     height, width = x.shape[2:]
     theirs = model.compress(x)
-    ours = bridge.encode(x)
+    shift, checks, streams = bridge.encode(x)
 
-    def decode(coded: Any = ours) -> Tensor:
-        return bridge.decode(*coded, height, width, "")
+    def decode() -> Tensor:
+        return bridge.decode(shift, checks, streams, height, width, "")
 
     def their_decode(coded: Any = theirs) -> Tensor:
         x_hat: Tensor = model.decompress(coded["strings"], coded["shape"])["x_hat"]
@@ -156,7 +156,7 @@ def measure(name: str, model: Any, x: Tensor, rounds: int) -> Rows:
         rows.append(_row(name, "entropy, both ways, ms", *both))
     model.g_a = bridge.model.g_a  # the same latents, to the last bit
     theirs = model.compress(x)
-    sizes = _size(theirs["strings"]), len(ours[1]) * 4 + 1 + _size(ours[2])
+    sizes = _size(theirs["strings"]), 1 + _size(checks) + _size(streams)
     difference = (their_decode(theirs) - decode().clamp(0, 1)).abs().max().item()
     return [*rows, _row(name, "bytes", *sizes), _row(name, "largest difference", difference, None)]
 

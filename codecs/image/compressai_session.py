@@ -111,12 +111,12 @@ class Scales:
         steps = np.arange(len(self._limits) + 1)
         return np.clip((steps + shift - _NEAREST) >> 1, 0, len(self._limits) // 2)
 
-    def costs(self, steps: npt.NDArray[Any], symbols: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def costs(self, steps: npt.NDArray[Any], symbols: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Bits of symbols with each shift [SHIFTS]; far ones are taken for nearer ones."""
         width = 2 * _REACH + 1
         column = np.clip(symbols, -_REACH, _REACH) + (steps.astype(np.int64) * width + _REACH)
         counts = np.bincount(column, minlength=(len(self._limits) + 1) * width)
-        found: npt.NDArray[np.float64] = self._bits @ counts.astype(np.float32)
+        found: npt.NDArray[Any] = self._bits @ counts.astype(np.float32)
         return found
 
 
