@@ -205,7 +205,7 @@ class Fit(Codec):
                 if len(grid) == 1:
                     out = pixels
                 else:
-                    out = torch.empty(channels, height, width, dtype=torch.uint8)
+                    out = picture.blank(channels, height, width)
             if len(grid) > 1:
                 out[:, top : top + h, left : left + w] = pixels
             count += 1

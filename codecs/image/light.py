@@ -236,7 +236,7 @@ class Light(Codec):
                 raise BitstreamError(f"tile {number!r} is out of order or outside the picture")
             tiles[number] = _decode_tile(model, grid.box(number), packet.body, channels)
             if out is None:  # allocated once a tile has proved to be one
-                out = torch.empty(channels, grid.height, grid.width, dtype=torch.uint8)
+                out = picture.blank(channels, grid.height, grid.width)
             complete = (number + 1) // grid.columns  # rows that are there
             ready = complete if complete == grid.rows else complete - 1
             while done < ready:

@@ -37,11 +37,10 @@ from torch import Tensor
 from ...kernels import pixels
 from ...kernels.errors import BitstreamError
 from ..codec import Codec, Packet, Rate
-from . import lossless_tiles
+from . import lossless_tiles, picture
 from .lossless_tiles import Samples
 
 TILE = 1024  # pixels
-_MAX_SIDE = 1 << 24
 _DTYPES = {torch.uint8: 8, torch.uint16: 16}
 
 T = TypeVar("T")
@@ -160,23 +159,19 @@ def _check(x: Tensor) -> int:
             "image/lossless takes a picture as uint8 or uint16 [1 to 4, height, width], got "
             f"{x.dtype} {list(x.shape)}"
         )
-    if max(x.shape[1:]) > _MAX_SIDE:
-        raise ValueError(f"a side of the picture has {max(x.shape[1:])} pixels, most {_MAX_SIDE}")
+    if max(x.shape[1:]) > picture.MAX_SIDE:
+        raise ValueError(
+            f"a side of the picture has {max(x.shape[1:])} pixels, most {picture.MAX_SIDE}"
+        )
     return _DTYPES[x.dtype]
 
 
 def _parse_header(header: dict[str, Any]) -> tuple[Grid, int, type[Any], int]:
-    size, bits, error = header.get("s"), header.get("b"), header.get("e", 0)
-    if (
-        not isinstance(size, list)
-        or len(size) != 3
-        or not all(type(n) is int for n in size)
-        or not (0 < size[0] <= _MAX_SIDE and 0 < size[1] <= _MAX_SIDE and 1 <= size[2] <= 4)
-    ):
-        raise BitstreamError(f"header field s is {size!r}, expected [width, height, channels]")
+    width, height, channels = picture.parse_size(header)
+    bits, error = header.get("b"), header.get("e", 0)
     if bits not in (8, 16) or type(error) is not int or not 0 <= error <= pixels.MAX_ERROR:
         raise BitstreamError(f"header fields b, e are {bits!r}, {error!r}")
-    return Grid(size[0], size[1]), size[2], np.uint8 if bits == 8 else np.uint16, error
+    return Grid(width, height), channels, np.uint8 if bits == 8 else np.uint16, error
 
 
 def _empty(shape: tuple[int, int, int], dtype: type[Any]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from ...kernels.errors import BitstreamError
 from ..codec import Rate
 
 PACKET_OVERHEAD = 14  # bytes at most that the container spends on a packet and its index entry
-_MAX_SIDE = 1 << 24
+MAX_SIDE = 1 << 24
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
@@ -68,10 +68,25 @@ def parse_size(header: dict[str, Any]) -> tuple[int, int, int]:
         not isinstance(size, list)
         or len(size) != 3
         or not all(type(n) is int for n in size)
-        or not (0 < size[0] <= _MAX_SIDE and 0 < size[1] <= _MAX_SIDE and 1 <= size[2] <= 4)
+        or not (0 < size[0] <= MAX_SIDE and 0 < size[1] <= MAX_SIDE and 1 <= size[2] <= 4)
     ):
         raise BitstreamError(f"header field s is {size!r}, expected [width, height, channels]")
     return size[0], size[1], size[2]
+
+
+def blank(channels: int, height: int, width: int) -> Tensor:
+    """Memory for a decoded picture, uint8 [channels, height, width].
+
+    Raises:
+        BitstreamError: there is not so much memory; a damaged header may claim any size.
+    """
+    try:
+        return torch.empty(channels, height, width, dtype=torch.uint8)
+    except (RuntimeError, MemoryError):  # RuntimeError is torch's for memory
+        raise BitstreamError(
+            f"header field s says {width} x {height} pixels of {channels} channels, which do not "
+            "fit into memory"
+        ) from None
 
 
 def target_bytes(x: Tensor, rate: Rate, codec: str) -> float:

@@ -43,7 +43,7 @@ from ..fields import Cursor, get_varint, put_varint
 from ..quantizers.usage import count_codes, perplexity
 from ..rate_control import find_position
 from . import light_alpha, tokens_pictures
-from .picture import Box, Grid, check, file_size, parse_size, split_alpha, target_bytes
+from .picture import Box, Grid, blank, check, file_size, parse_size, split_alpha, target_bytes
 from .tokens_frozen import SHIPPED, FrozenTokens, load_weights
 from .tokens_pictures import analyse, synthesise, tile_shape
 
@@ -224,7 +224,7 @@ class Tokens(Codec):
         coarse, *fine = [_assemble(level, grid) for level in levels]
         h, w = coarse.shape
         stacked = torch.stack(fine) if fine else torch.zeros(0, 2 * h, 2 * w, dtype=torch.int64)
-        out = torch.empty(channels, grid.height, grid.width, dtype=torch.uint8)
+        out = blank(channels, grid.height, grid.width)
         colours = 1 if channels < 3 else 3
         for top, left, block in synthesise(self.model, coarse[None, None], stacked[None]):
             target = out[:colours, top : top + block.shape[2], left : left + block.shape[3]]
