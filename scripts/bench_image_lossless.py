@@ -9,6 +9,7 @@ JPEG XL needs pillow-jxl-plugin. WebP at its best effort takes most of the time:
 --coders.
 """
 
+import importlib
 import io
 import statistics
 import time
@@ -97,7 +98,7 @@ def coders() -> dict[str, Coder]:
         "jpeg2000": pillow("JPEG2000", irreversible=False, mct=1, no_jp2=True),
     }
     try:
-        import pillow_jxl  # noqa: F401  # registers itself with Pillow
+        importlib.import_module("pillow_jxl")  # registers itself with Pillow
     except ImportError:
         click.echo("no JPEG XL: pip install pillow-jxl-plugin", err=True)
         return made
