@@ -21,7 +21,11 @@ bench: $(STAMP)
 	$(BIN)/python scripts/bench_coder.py
 	$(BIN)/python scripts/bench_lossless.py
 	$(BIN)/python scripts/bench_delta.py
+	$(BIN)/python scripts/bench_light.py
 	$(BIN)/python scripts/bench_fit.py
+	$(BIN)/python scripts/bench_image_lossless.py
+	$(BIN)/python scripts/bench_compressai.py
+	$(BIN)/python scripts/bench_quantizers.py
 	$(BIN)/python scripts/bench_kv.py
 	$(BIN)/python scripts/bench_linear.py
 	$(BIN)/python scripts/bench_training_state.py

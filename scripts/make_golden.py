@@ -247,7 +247,8 @@ def image_lossless() -> dict[str, bytes]:
             channels, height, width
         )
         shade = np.arange(channels)[:, None, None] * 9
-        return (y * 5 + x * 3 + (x > width // 2) * 60 + shade + noise) * top // 300
+        values: np.ndarray[Any, Any] = y * 5 + x * 3 + (x > width // 2) * 60 + shade + noise
+        return values * top // 300
 
     few = np.array(numbers(12 * 15, 5, 3)).reshape(12, 15)
     colours = np.array(numbers(20, 256, 4)).reshape(5, 4)
