@@ -4,36 +4,21 @@ The bytes are defined in `channels_ref`; every backend writes and reads exactly 
 releases the interpreter lock, and one `Tables` may be used by any number of threads.
 """
 
-import functools
-import importlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from . import channels_ref, rans
 from .channels_ref import Part
 from .errors import BitstreamError
+from .extension import compiled
 from .planes_head_ref import BYTE_PLANES, FLOAT
 from .rans_ref import MAX_LANES, Tables
 
 __all__ = ["BYTE_PLANES", "FLOAT", "Part", "decode", "encode"]
 
 Buffer = bytes | bytearray | memoryview
-_ISAS = ("scalar", "avx2", "avx512")
 _WIDTHS = {FLOAT: (2, 4), BYTE_PLANES: (1, 2, 4)}
-
-
-@functools.cache
-def _compiled() -> Any:
-    return importlib.import_module("._cpp", __package__)
-
-
-def _pick(backend: str | None) -> str:
-    known = rans.backends()
-    if backend is not None and backend not in known:
-        raise ValueError(f"backend is {backend!r}, this machine has {', '.join(known)}")
-    return backend or known[-1]
 
 
 def encode(
@@ -63,7 +48,7 @@ def encode(
     Raises:
         ValueError: a wrong dtype, shape or stride, or a class outside the tables.
     """
-    chosen = _pick(backend)
+    chosen = rans.pick(backend)
     if lanes is not None and lanes not in (1, 2, 4, 8, 16, 32):
         raise ValueError(f"lanes is {lanes}, expected a power of two from 1 to {MAX_LANES}")
     if len(memoryview(out)) < sum(part.elements.nbytes for part in parts):
@@ -74,9 +59,9 @@ def encode(
         memoryview(out)[: len(block)] = block[: len(out)]
         return len(block)
     lanes = lanes or channels_ref.choose_lanes(parts)
-    prepared, isa = rans.prepared(tables), _ISAS.index(chosen)
+    prepared, isa = rans.prepared(tables), rans.ISAS.index(chosen)
     try:
-        size: int = _compiled().channels_encode(prepared, layout, list(parts), lanes, isa, out)
+        size: int = compiled().channels_encode(prepared, layout, list(parts), lanes, isa, out)
         return size
     except ValueError:  # the kernel's own checks are quicker, these say what is wrong
         _check(layout, parts)
@@ -98,16 +83,16 @@ def decode(
         BitstreamError: a block is damaged; the arrays hold anything then.
         ValueError: a wrong dtype, shape or stride, or a class outside the tables.
     """
-    chosen = _pick(backend)
+    chosen = rans.pick(backend)
     if chosen == "ref":
         for data, parts in blocks:
             _check(layout, parts)
             channels_ref.decode(tables, layout, bytes(data), parts)
         return
-    isa = _ISAS.index(chosen)
+    isa = rans.ISAS.index(chosen)
     listed = [(data, list(parts)) for data, parts in blocks]
     try:
-        error = _compiled().channels_decode(rans.prepared(tables), layout, listed, isa)
+        error = compiled().channels_decode(rans.prepared(tables), layout, listed, isa)
     except ValueError:
         for _, parts in blocks:
             _check(layout, parts)

@@ -22,8 +22,6 @@ Head
     (seed 0) of both.
 """
 
-import importlib
-import types
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +35,7 @@ from . import delta_ref, delta_tables, rans
 from .delta_ref import DIFFERENCE, MAX_FIELD_BITS, OPERATIONS, ULP, XOR, Counts, Layout
 from .delta_tables import Cursor, Plan
 from .errors import BitstreamError
+from .extension import compiled
 from .planes import _isa, _threads
 
 __all__ = ["DIFFERENCE", "ULP", "XOR", "Decoder", "Layout", "Measured", "encode", "measure"]
@@ -154,7 +153,7 @@ def _count(
         return delta_ref.count(new, base, layout)
     fields = 1 << layout.bits
     arrays = [np.zeros(shape, np.int64) for shape in ((fields, 256), fields, 16)]
-    _compiled().delta_count(tuple(layout), new, base, *arrays, isa)
+    compiled().delta_count(tuple(layout), new, base, *arrays, isa)
     return Counts(*arrays)
 
 
@@ -184,7 +183,7 @@ def encode(
             return delta_ref.encode(tables, class_of, new, base, layout, plan.blocks, lanes)
         prepared = rans.prepared(tables)
         arrays = (class_of, new, base)
-        coded: tuple[bytes, bytes] = _compiled().delta_encode(
+        coded: tuple[bytes, bytes] = compiled().delta_encode(
             tuple(layout), prepared, *arrays, plan.blocks, lanes, isa
         )
         return coded
@@ -326,7 +325,7 @@ class Decoder:
             coded = (self._tables, self._class_of, bytes(stream), bytes(raw))
             out[:] = delta_ref.decode(*coded, base, self._layout, self._blocks)
             return
-        error = _compiled().delta_decode(
+        error = compiled().delta_decode(
             tuple(self._layout),
             rans.prepared(self._tables),
             self._class_of,
@@ -358,10 +357,6 @@ class Decoder:
         if _checksum(stream, raw) != record.checksum:
             raise BitstreamError(f"chunk {i} of a delta fails its checksum")
         return stream, raw
-
-
-def _compiled() -> types.ModuleType:
-    return importlib.import_module("._cpp", __package__)
 
 
 def _elements(data: Buffer, layout: Layout, name: str) -> delta_ref.Integers:

@@ -6,8 +6,6 @@ number of threads. The interpreter lock is released meanwhile.
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,26 +13,14 @@ import numpy as np
 
 from . import fit_ref, rans
 from .errors import BitstreamError
+from .extension import compiled
 from .fit_ref import CROSS, GRIDS, LIMIT, TAPS, Bytes, Context, Grid, Synthesis
 
 __all__ = ["Context", "Synthesis", "decode", "grid_shapes", "symbols", "synthesise"]
 
 grid_shapes = fit_ref.grid_shapes
-_ISAS = ("scalar", "avx2", "avx512")
 _MAX_HIDDEN = 32
 _OUTSIDE = 100  # kOutside of fit.h
-
-
-@functools.cache
-def _compiled() -> Any:
-    return importlib.import_module("._cpp", __package__)
-
-
-def _pick(backend: str | None) -> str:
-    known = rans.backends()
-    if backend is not None and backend not in known:
-        raise ValueError(f"backend is {backend!r}, this machine has {', '.join(known)}")
-    return backend or known[-1]
 
 
 def symbols(
@@ -53,15 +39,15 @@ def symbols(
     """
     _check_context(context)
     height, width = _check_grids(grids)
-    chosen = _pick(backend)
+    chosen = rans.pick(backend)
     if chosen == "ref":
         return fit_ref.symbols(context, grids)
     coded = [bool(grid.any()) for grid in grids]
     n = sum(grid.size for grid, there in zip(grids, coded, strict=True) if there)
     values, index = np.empty(n, np.int16), np.empty(n, np.uint8)
-    _compiled().fit_symbols(
+    compiled().fit_symbols(
         _packed(context), _joined(grids), (height, width), _mask(coded), values, index,
-        threads, _ISAS.index(chosen),
+        threads, rans.ISAS.index(chosen),
     )  # fmt: skip
     return values, index
 
@@ -90,7 +76,7 @@ def decode(
     shapes = grid_shapes(height, width)
     joined = np.zeros(sum(r * c for r, c in shapes), np.int16)
     status = decoder.run(
-        lambda tables, state, data, skip, isa: _compiled().fit_decode(
+        lambda tables, state, data, skip, isa: compiled().fit_decode(
             _packed(context), tables, state, data, skip, (height, width), _mask(coded), joined, isa
         )
     )
@@ -105,15 +91,15 @@ def synthesise(
     """Pixels uint8 [C, H, W] of grids: see `fit_ref.synthesise`; arguments as for `symbols`."""
     _check_synthesis(synthesis)
     height, width = _check_grids(grids)
-    chosen = _pick(backend)
+    chosen = rans.pick(backend)
     if chosen == "ref":
         return fit_ref.synthesise(synthesis, grids)
     colours = len(synthesis.b2)
     pixels = np.empty((colours, height, width), np.uint8)
     arrays = np.concatenate([a.reshape(-1) for a in synthesis])
-    _compiled().fit_synthesise(
+    compiled().fit_synthesise(
         (len(synthesis.b1), colours, arrays), _joined(grids), (height, width), pixels,
-        threads, _ISAS.index(chosen),
+        threads, rans.ISAS.index(chosen),
     )  # fmt: skip
     return pixels
 

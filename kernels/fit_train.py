@@ -6,25 +6,18 @@ another order, which depends on the instruction set and the number of threads). 
 a table row outside its range has a gradient where that moves it back inside.
 """
 
-import functools
-import importlib
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import fit_train_ref, rans
+from .extension import compiled
 
 __all__ = ["Adam", "Net", "Objective", "Step", "Trainer", "adam", "available", "soften"]
 
 Array = NDArray[np.float32]
-_ISAS = ("scalar", "avx2", "avx512")
-
-
-@functools.cache
-def _compiled() -> Any:
-    return importlib.import_module("._cpp", __package__)
 
 
 def available() -> bool:
@@ -37,10 +30,10 @@ def _reference(backend: str | None) -> bool:
 
 
 def _isa(backend: str | None) -> int:
-    known = [name for name in rans.backends() if name in _ISAS]
+    known = [name for name in rans.backends() if name in rans.ISAS]
     if backend is not None and backend not in known:
         raise ValueError(f"backend is {backend!r}, this machine has {', '.join(known) or 'none'}")
-    return _ISAS.index(backend or known[-1])
+    return rans.ISAS.index(backend or known[-1])
 
 
 class Net(NamedTuple):
@@ -97,7 +90,7 @@ class Trainer:
         self._isa = _isa(backend)
         self._picture = np.ascontiguousarray(picture)
         height, width = picture.shape[1:]
-        self._memory = _compiled().fit_train_prepare(*net, height, width, threads)
+        self._memory = compiled().fit_train_prepare(*net, height, width, threads)
         latents = sum(-(-height >> k) * -(-width >> k) for k in range(7))
         self._latent_grads = np.zeros(latents, np.float32)
         self._param_grads = np.zeros(params, np.float32)
@@ -114,7 +107,7 @@ class Trainer:
             ValueError: an array has not the size or type that was prepared for.
         """
         _check_floats(latents=latents, params=params)
-        bits, mse = _compiled().fit_train_step(
+        bits, mse = compiled().fit_train_step(
             self._memory,
             tuple(objective),
             self._picture,
@@ -147,7 +140,7 @@ def soften(
     if _reference(backend):
         fit_train_ref.soften(latents, temperature, noise, seed, values, slope)
     else:
-        _compiled().fit_train_soften(
+        compiled().fit_train_soften(
             latents, temperature, noise, seed & 0xFFFFFFFF, values, slope, _isa(backend)
         )
 
@@ -187,7 +180,7 @@ def adam(
     if _reference(backend):
         fit_train_ref.adam(settings, grads, slope, latents, state.first, state.second)
     else:
-        _compiled().fit_train_adam(
+        compiled().fit_train_adam(
             settings, grads, slope, latents, state.first, state.second, _isa(backend)
         )
 

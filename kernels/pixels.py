@@ -4,14 +4,12 @@ The bytes are defined in `pixels_ref`; every backend writes and reads exactly th
 the interpreter lock.
 """
 
-import functools
-import importlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from . import pixels_ref, rans
+from .extension import compiled
 from .pixels_numbers_ref import Samples
 from .pixels_taps_ref import Plane
 
@@ -20,19 +18,6 @@ __all__ = ["MAX_ERROR", "MAX_PEAK", "Plane", "decode", "encode"]
 MAX_PEAK = 65535
 MAX_ERROR = 255
 MAX_PLANES = 4
-_ISAS = ("scalar", "avx2", "avx512")
-
-
-@functools.cache
-def _compiled() -> Any:
-    return importlib.import_module("._cpp", __package__)
-
-
-def _pick(backend: str | None) -> str:
-    known = rans.backends()
-    if backend is not None and backend not in known:
-        raise ValueError(f"backend is {backend!r}, this machine has {', '.join(known)}")
-    return backend or known[-1]
 
 
 def encode(samples: Samples, planes: Sequence[Plane], *, backend: str | None = None) -> bytes:
@@ -50,7 +35,7 @@ def encode(samples: Samples, planes: Sequence[Plane], *, backend: str | None = N
     Raises:
         ValueError: a wrong dtype, shape, peak, error, link or sample.
     """
-    chosen = _pick(backend)
+    chosen = rans.pick(backend)
     if samples.dtype != np.uint16 or samples.ndim != 3 or not samples.flags.c_contiguous:
         raise ValueError(f"samples are {samples.dtype} {samples.shape}, expected uint16 [p, h, w]")
     _check(planes, *samples.shape)
@@ -61,7 +46,7 @@ def encode(samples: Samples, planes: Sequence[Plane], *, backend: str | None = N
         return pixels_ref.encode(samples, planes)
     _, height, width = samples.shape
     listed = [tuple(plane) for plane in planes]
-    data: bytes = _compiled().pixels_encode(samples, height, width, listed, _ISAS.index(chosen))
+    data: bytes = compiled().pixels_encode(samples, height, width, listed, rans.ISAS.index(chosen))
     return data
 
 
@@ -80,13 +65,13 @@ def decode(
     Raises:
         ValueError: a wrong size, peak, error or link.
     """
-    chosen = _pick(backend)
+    chosen = rans.pick(backend)
     _check(planes, len(planes), height, width)
     if chosen == "ref":
         return pixels_ref.decode(bytes(data), planes, height, width)
     samples = np.empty((len(planes), height, width), np.uint16)
     listed = [tuple(plane) for plane in planes]
-    _compiled().pixels_decode(data, samples, height, width, listed, _ISAS.index(chosen))
+    compiled().pixels_decode(data, samples, height, width, listed, rans.ISAS.index(chosen))
     return samples
 
 

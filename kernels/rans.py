@@ -23,7 +23,7 @@ Symbols = npt.NDArray[np.int16]
 Index = npt.NDArray[np.uint8]
 Latents = npt.NDArray[np.float32]
 
-_ISAS = ("scalar", "avx2", "avx512")
+ISAS = ("scalar", "avx2", "avx512")
 _STATE = struct.Struct("<128sIIQ")  # Decoding of rans.h: states, lanes, next lane, bytes read
 _BAD_INDEX, _UNCODED_SYMBOL = 1, 2
 _DAMAGE = {
@@ -53,10 +53,11 @@ def _compiled() -> types.ModuleType | None:
 def backends() -> tuple[str, ...]:
     """The backends of this machine, slowest first; the last one is the default."""
     cpp = _compiled()
-    return ("ref", *_ISAS[: cpp.rans_isa() + 1]) if cpp else ("ref",)
+    return ("ref", *ISAS[: cpp.rans_isa() + 1]) if cpp else ("ref",)
 
 
-def _pick(backend: str | None) -> str:
+def pick(backend: str | None) -> str:
+    """The backend asked for, or the fastest; ValueError if this machine lacks it."""
     if backend is None:
         return backends()[-1]
     if backend not in backends():
@@ -112,7 +113,7 @@ def encode(
     Raises:
         ValueError: a wrong dtype, shape, index or lanes, or a symbol that is not codable.
     """
-    chosen = _pick(backend)
+    chosen = pick(backend)
     symbols, index = _flat(symbols, np.int16, "symbols"), _flat(index, np.uint8, "index")
     if len(symbols) != len(index):
         raise ValueError(f"{len(symbols)} symbols but {len(index)} indices, expected as many")
@@ -123,7 +124,7 @@ def encode(
         return rans_ref.encode(tables, symbols, index, lanes)
     cpp = _compiled()
     assert cpp is not None
-    isa = _ISAS.index(chosen)
+    isa = ISAS.index(chosen)
     coded = cpp.rans_encode(prepared(tables), symbols, index, lanes or 0, isa)
     if isinstance(coded, bytes):
         return coded
@@ -155,7 +156,7 @@ def quantise(
     Raises:
         ValueError: a wrong dtype, shape or index, or a NaN.
     """
-    chosen = _pick(backend)
+    chosen = pick(backend)
     rows, latents = _flat(index, np.uint8, "index"), _flat(y, np.float32, "y")
     mean = None if means is None else _flat(means, np.float32, "means")
     sizes = {len(part) for part in (rows, latents, mean) if part is not None}
@@ -169,7 +170,7 @@ def quantise(
         assert cpp is not None
         symbols, y_hat = np.empty(len(rows), np.int16), np.empty(len(rows), np.float32)
         arrays = latents, mean, rows, symbols, y_hat
-        if not cpp.rans_quantise(prepared(tables), *arrays, _ISAS.index(chosen)):
+        if not cpp.rans_quantise(prepared(tables), *arrays, ISAS.index(chosen)):
             return rans_ref.quantise(tables, latents, mean, rows)  # which says what is wrong
     return symbols.reshape(np.shape(y)), y_hat.reshape(np.shape(y))
 
@@ -212,12 +213,12 @@ class Decoder:
     def __init__(self, tables: Tables, data: bytes, *, backend: str | None = None) -> None:
         self._tables = tables
         self._data = data
-        self._backend = _pick(backend)
+        self._backend = pick(backend)
         self._ref: rans_ref.Decoder | None = None
         if self._backend == "ref":
             self._ref = rans_ref.Decoder(tables, bytes(data))
             return
-        self._isa = _ISAS.index(self._backend)
+        self._isa = ISAS.index(self._backend)
         lanes = rans_ref.lanes_of(data)
         self._skip = 1 + 4 * lanes if lanes else 0
         states = bytes(data[1 : self._skip])
