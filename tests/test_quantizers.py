@@ -256,6 +256,26 @@ def test_rvq_uses_the_stages_that_it_is_told():
         assert torch.allclose(out.x_hat[i : i + 1], part, atol=1e-5)
 
 
+def test_masked_channel_rvq_is_groups_and_then_a_residual():
+    """Language-Codec as its paper draws it: full width, all but a third of x masked in each."""
+    torch.manual_seed(0)
+    quantizer = fit(masked_rvq())
+    thirds, *rest = quantizer.stages
+    x = mixture(500, 12)
+    residual, codes = x, []
+    for i, third in enumerate(thirds.groups):
+        mask = (torch.arange(DIM) // 2 == i).float()
+        codebook = torch.zeros(third.codebook_size, DIM)
+        codebook[:, 2 * i : 2 * i + 2] = third.codebook
+        codes.append(torch.cdist(x * mask, codebook).argmin(1))
+        residual = residual - codebook[codes[-1]]
+    for stage in rest:
+        codes.append(torch.cdist(residual, stage.codebook).argmin(1))
+        residual = residual - stage.codebook[codes[-1]]
+    assert torch.equal(quantizer.encode(x), torch.stack(codes, 1))
+    assert torch.allclose(quantizer.decode(torch.stack(codes, 1)), x - residual, atol=1e-5)
+
+
 def test_rvq_dropout_draws_all_counts():
     quantizer = ResidualQuantizer([VectorQuantizer(DIM, 4) for _ in range(3)], dropout=0.5).train()
     drawn = quantizer._draw(torch.zeros(3000, DIM))
