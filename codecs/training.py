@@ -31,7 +31,11 @@ from .training_run import RunFolder, TrainingState
 from .weight_files import Weights
 
 # Codec -> the module in this folder that exports its RECIPE.
-RECIPES = {"image/light": "image.light_training", "image/tokens": "image.tokens_training"}
+RECIPES = {
+    "image/light": "image.light_training",
+    "image/tokens": "image.tokens_training",
+    "audio/rvq": "audio.rvq_training",
+}
 
 Figures = dict[str, Tensor]  # name -> mean over the batch, one number
 
@@ -44,13 +48,17 @@ class Recipe(ABC):
     Attributes:
         name: of the codec.
         defaults: fields of TrainingConfig that this codec wants different.
+        signal: what it is trained on, "picture" or "sound".
+        sample_rate: of sounds, in Hz.
         multiple: the sides of crops are multiples of it, in samples of the signal.
         shipped: weights that come with the library, by name, to start from.
     """
 
     name: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
-    multiple: ClassVar[int] = 1
+    signal: ClassVar[str] = "picture"
+    sample_rate: int = 0
+    multiple: int = 1
     shipped: ClassVar[Mapping[str, Path]] = {}
 
     @abstractmethod
@@ -77,7 +85,8 @@ class Recipe(ABC):
 
         Args:
             model: as `model` or `load` made it.
-            batch: what the dataset yields, stacked; of pictures float [B, 3, H, W] in [0, 1].
+            batch: what the dataset yields, stacked; of pictures float [B, 3, H, W] in [0, 1], of sounds
+                float [B, N] in [-1, 1].
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from .images import read_image, suffixes, to_picture
 
 CACHE_BYTES = 1 << 30
 Note = Callable[[str], object]
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def hold_out(
-    pictures: Sequence[Picture], share: float, most: int, seed: int
-) -> tuple[list[Picture], list[Picture]]:
-    """Split pictures at random: those to train on, and a share to validate on, at most `most`.
+    pictures: Sequence[Source], share: float, most: int, seed: int
+) -> tuple[list[Source], list[Source]]:
+    """Split sources at random: those to train on, and a share to validate on, at most `most`.
 
     One picture at least is left to train on, and from two on one is held out.
     """

@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 
 from latentpack.codecs.training import Parts, Recipe, options_of, recipe
 from latentpack.codecs.training_config import TrainingConfig
+from latentpack.datasets.audio_crops import SoundCrops, find_sounds, fixed_stretches
 from latentpack.datasets.crops import CACHE_BYTES, Crops, find_pictures, fixed_crops, hold_out
 
 HELD_OUT = 32  # sources at most to validate on
@@ -180,6 +181,8 @@ def open_data(
         workers: processes that will prepare samples, each with a part of the cache.
         note: told about what is left out.
     """
+    if run.make_recipe().signal == "sound":
+        return _open_sounds(run, note)
     config = run.config
     share = None if Path(run.validation).exists() else _share(run.validation)
     pictures = find_pictures(map(Path, run.data), config.crop, note)
@@ -199,6 +202,30 @@ def open_data(
         for i in range(0, len(crops), _VALIDATION_BATCH)
     ]
     return samples, batches, {"pictures": len(pictures), "held_out": len(crops)}
+
+
+def _open_sounds(
+    run: Run, note: Callable[[str], object]
+) -> tuple[Dataset[Tensor], list[Tensor], dict[str, Any]]:
+    config, rate = run.config, run.make_recipe().sample_rate
+    share = None if Path(run.validation).exists() else _share(run.validation)
+    sounds = find_sounds(map(Path, run.data))
+    if share is None:
+        held = find_sounds([Path(run.validation)])
+        same = {path.resolve() for path in held}
+        sounds = [path for path in sounds if path.resolve() not in same]
+        if not sounds:
+            raise ValueError(f"all sounds are held out by --validation {run.validation}")
+        held = held[:: math.ceil(len(held) / HELD_OUT)]
+    else:
+        sounds, held = hold_out(sounds, share, HELD_OUT, config.seed)
+    samples = SoundCrops(sounds, config.crop, rate, config.seed, note)
+    crops = fixed_stretches(held, config.crop, rate, note)
+    batches = [
+        torch.stack(crops[i : i + _VALIDATION_BATCH])
+        for i in range(0, len(crops), _VALIDATION_BATCH)
+    ]
+    return samples, batches, {"sounds": len(sounds), "held_out": len(crops)}
 
 
 def _share(text: str) -> float:
