@@ -24,8 +24,16 @@ from .rvq_discriminator import (
     discriminator_loss,
     feature_loss,
 )
-from .rvq_losses import Balancer, Loudness, loudness_scale, mel_loss, stft_loss, waveform_loss
 from .rvq_frozen import SHIPPED, config_of, frozen_state, load_networks
+from .rvq_losses import (
+    Balancer,
+    Envelopes,
+    Loudness,
+    loudness_scale,
+    mel_loss,
+    stft_loss,
+    waveform_loss,
+)
 from .rvq_model import RvqModel, Size
 
 SIZES = {
@@ -34,7 +42,7 @@ SIZES = {
     "tiny": Size(dim=32, hidden=64, encoder=1, decoder=1, latent=16, n_q=4, codebook_size=64),
 }
 POOL = 8192  # latents that start the codebooks
-_WEIGHTS = {"mel": 3.0, "stft": 2.0, "waveform": 1.0, "loudness": 1.0,
+_WEIGHTS = {"mel": 3.0, "stft": 2.0, "waveform": 1.0, "loudness": 1.0, "envelope": 1.0,
             "adversarial": 1.0, "feature": 2.0}  # fmt: skip
 _COMMITMENT = 0.3
 _WINDOWS = (0.064, 0.032, 0.016)  # seconds, of the adversary
@@ -56,6 +64,7 @@ class Trained(nn.Module):
         weights = _WEIGHTS | {"loudness": recipe.loudness}
         self.balancer = Balancer(weights)
         self.loudness = Loudness(size.sample_rate)
+        self.envelopes = Envelopes(size.sample_rate)
         self.register_buffer("pool", torch.zeros(POOL, size.latent))
         self.register_buffer("updates", torch.tensor(0))
 
@@ -69,7 +78,7 @@ class RvqRecipe(Recipe):
         dropout: share of the items that are coded with a random number of codebooks.
         unquantised: updates before the codebooks start.
         loudness: share of the loudness loss in the gradient, beside 3 for mel spectra, 2 for
-            complex spectra and 1 for the waveform.
+            complex spectra, 1 for the waveform and 1 for envelopes.
         adversary_after: updates after which the adversary takes part; -1 is never.
         adversary_channels: of its layers.
         decoder_only: leave encoder and codebooks as they are (with --init).
@@ -211,6 +220,7 @@ def _distances(model: Trained, x: Tensor, x_hat: Tensor, sample_rate: int) -> Fi
         "stft": stft_loss(x, x_hat, sample_rate),
         "waveform": waveform_loss(x, x_hat),
         "loudness": model.loudness(x, x_hat),
+        "envelope": model.envelopes(x, x_hat),
     }
 
 
