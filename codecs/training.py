@@ -85,8 +85,8 @@ class Recipe(ABC):
 
         Args:
             model: as `model` or `load` made it.
-            batch: what the dataset yields, stacked; of pictures float [B, 3, H, W] in [0, 1], of sounds
-                float [B, N] in [-1, 1].
+            batch: what the dataset yields, stacked; of pictures float [B, 3, H, W] in [0, 1],
+                of sounds float [B, N] in [-1, 1].
         """
 
     @abstractmethod

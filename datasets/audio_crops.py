@@ -14,6 +14,7 @@ import av
 import numpy as np
 import torch
 import torchaudio
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -117,13 +118,14 @@ def _augment(x: Tensor, generator: np.random.Generator) -> Tensor:
     return x / max(1.0, float(x.abs().max()))
 
 
-def _filter(x: Tensor, db: np.ndarray) -> Tensor:
+def _filter(x: Tensor, db: NDArray[np.float64]) -> Tensor:
     """A smooth random frequency response, zero phase, over a whole stretch."""
     spectrum = torch.fft.rfft(x)
     places = np.linspace(0, 1, len(db))
     smooth = np.interp(np.sqrt(np.linspace(0, 1, len(spectrum))), places, db)
     gain = torch.from_numpy(10 ** (smooth / 20)).float()
-    return torch.fft.irfft(spectrum * gain, len(x))
+    filtered: Tensor = torch.fft.irfft(spectrum * gain, len(x))
+    return filtered
 
 
 def fixed_stretches(

@@ -70,7 +70,8 @@ def _conv(
 ) -> nn.Module:
     pads = [d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)]
     conv = nn.Conv2d(inputs, outputs, kernel, stride, (pads[0], pads[1]), dilation)
-    return parametrizations.weight_norm(conv)
+    normed: nn.Module = parametrizations.weight_norm(conv)
+    return normed
 
 
 def discriminator_loss(real: list[Verdict], fake: list[Verdict]) -> Tensor:

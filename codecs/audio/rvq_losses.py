@@ -65,7 +65,9 @@ def _spectrum(x: Tensor, size: int) -> Tensor:
     """Complex [B, T, bins], a quarter of the window between frames, of unit gain for noise."""
     window = _window(size).to(x.device)
     frames = x.unfold(1, size, size // 4) * window
-    return torch.fft.rfft(frames) / math.sqrt(0.375 * size)  # 0.375: mean square of the window
+    # 0.375: mean square of the window
+    spectrum: Tensor = torch.fft.rfft(frames) / math.sqrt(0.375 * size)
+    return spectrum
 
 
 def _magnitude(x: Tensor, size: int) -> Tensor:
@@ -90,7 +92,8 @@ def _mel_bank(sample_rate: int, size: int, bands: int) -> Tensor:
     banks = torchaudio.functional.melscale_fbanks(
         size // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, mel_scale="slaney"
     )
-    return banks / banks.sum(0).clamp_min(1e-6)
+    normed: Tensor = banks / banks.sum(0).clamp_min(1e-6)
+    return normed
 
 
 class Balancer(nn.Module):
@@ -228,11 +231,13 @@ class Envelopes(nn.Module):
         product = (source * result).sum(3)
         correlation = product / (source.norm(dim=3) * result.norm(dim=3) + 1e-3)
         weight = (loud[..., 0] / (0.05 * _SEGMENT**0.5)).clamp(max=1)
-        return ((1 - correlation) * weight).sum() / weight.sum().clamp_min(1.0)
+        badly: Tensor = ((1 - correlation) * weight).sum() / weight.sum().clamp_min(1.0)
+        return badly
 
     def _envelopes(self, x: Tensor) -> Tensor:
         """Float [B, N] -> [B, stretches, 15, _SEGMENT]."""
         frames = x.unfold(1, self.size, self.size // 2) * _window(self.size).to(x.device)
         spectrum = torch.fft.rfft(frames) / math.sqrt(0.375 * self.size)
         power = (spectrum.real.square() + spectrum.imag.square()) @ self.bands
-        return (power + 1e-5).sqrt().unfold(1, _SEGMENT, _SEGMENT // 6)
+        envelopes: Tensor = (power + 1e-5).sqrt()
+        return envelopes.unfold(1, _SEGMENT, _SEGMENT // 6)

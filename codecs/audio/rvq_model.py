@@ -107,7 +107,8 @@ class Stft(nn.Module):
 
     def synthesise(self, spectrum: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """The mirror, one hop late; the state is the half frame that waits for its other half."""
-        halves = (spectrum @ self.inverse_basis).unflatten(2, (2, self.hop))
+        b, frames, _ = spectrum.shape
+        halves = (spectrum @ self.inverse_basis).view(b, frames, 2, self.hop)
         first, second = halves[:, :, 0], halves[:, :, 1]
         waiting = torch.cat([past[:, None], second], 1)
         return (first + waiting[:, :-1]).flatten(1), waiting[:, -1]
@@ -216,7 +217,7 @@ class RvqModel(nn.Module):
         state = state or [latents.new_zeros(b, self.size.hop), *self.decoder.start(b)]
         y, kept = self.decoder(latents.transpose(1, 2), state[1:])
         with torch.autocast(latents.device.type, enabled=False):
-            spectrum = _spectrum(y.float().unflatten(2, (PAIR, -1)).flatten(1, 2))
+            spectrum = _spectrum(_split(y.float()))
             x_hat, waiting = self.stft.synthesise(spectrum / _SPECTRUM_SCALE, state[0])
         return x_hat, [waiting, *kept]
 
@@ -229,12 +230,20 @@ class RvqModel(nn.Module):
 
 def _join(frames: Tensor) -> Tensor:
     """[B, PAIR * T, C] -> [B, T, PAIR * C]."""
-    return frames.unflatten(1, (-1, PAIR)).flatten(2)
+    b, count, width = frames.shape
+    return frames.reshape(b, count // PAIR, PAIR * width)
+
+
+def _split(frames: Tensor) -> Tensor:
+    """[B, T, PAIR * C] -> [B, PAIR * T, C]."""
+    b, count, width = frames.shape
+    return frames.reshape(b, PAIR * count, width // PAIR)
 
 
 def _features(spectrum: Tensor) -> Tensor:
     """[B, T, 2 bins] -> compressed real and imaginary parts and log magnitudes [B, T, 3 bins]."""
-    parts = spectrum.unflatten(2, (2, -1))
+    b, frames, width = spectrum.shape
+    parts = spectrum.view(b, frames, 2, width // 2)
     power = parts.square().sum(2, keepdim=True) + _SMALLEST**2
     compressed = parts * power ** ((_COMPRESSION - 1) / 2)
     return torch.cat([compressed, power.log() / 8], 2).flatten(2)
@@ -242,5 +251,7 @@ def _features(spectrum: Tensor) -> Tensor:
 
 def _spectrum(y: Tensor) -> Tensor:
     """[B, T, 3 bins] -> [B, T, 2 bins]: a direction of any length times a magnitude."""
-    parts = y.unflatten(2, (3, -1))
-    return (parts[:, :, :2] * parts[:, :, 2:].clamp(max=_MOST_LOG).exp()).flatten(2)
+    b, frames, width = y.shape
+    parts = y.view(b, frames, 3, width // 3)
+    spectrum: Tensor = parts[:, :, :2] * parts[:, :, 2:].clamp(max=_MOST_LOG).exp()
+    return spectrum.flatten(2)
