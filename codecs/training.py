@@ -50,6 +50,7 @@ class Recipe(ABC):
         defaults: fields of TrainingConfig that this codec wants different.
         signal: what it is trained on, "picture" or "sound".
         sample_rate: of sounds, in Hz.
+        mix: share of the samples that are two sounds at once.
         multiple: the sides of crops are multiples of it, in samples of the signal.
         shipped: weights that come with the library, by name, to start from.
     """
@@ -58,6 +59,7 @@ class Recipe(ABC):
     defaults: ClassVar[Mapping[str, Any]] = {}
     signal: ClassVar[str] = "picture"
     sample_rate: int = 0
+    mix: float = 0.0
     multiple: int = 1
     shipped: ClassVar[Mapping[str, Path]] = {}
 

@@ -63,33 +63,61 @@ def read_mono(path: Path, sample_rate: int) -> Tensor:
 class SoundCrops(Dataset[Tensor]):
     """Augmented stretches, float [size], `crops[step, number]`.
 
-    A stretch is a function of the seed, the step and the number. Sounds are drawn by length.
-    Speed (with pitch), level and frequency response vary, and the sign.
+    A stretch is a function of the seed, the step and the number. Groups of sounds are drawn with
+    equal probability, sounds of a group by length. Speed (with pitch), level and frequency response
+    vary, and the sign; some stretches are laid over each other.
     """
 
     def __init__(
-        self, sounds: Sequence[Path], size: int, sample_rate: int, seed: int, note: Note
+        self,
+        groups: Sequence[Sequence[Path]],
+        size: int,
+        sample_rate: int,
+        seed: int,
+        note: Note,
+        mix: float = 0.0,
     ) -> None:
-        """Decode the sounds; those that can't be decoded or are too short are left out."""
-        self._size, self._rate, self._seed = size, sample_rate, seed
-        self._sounds = []
-        longest = int(size * max(_SPEEDS)) + 1
-        for path in sounds:
-            try:
-                x = read_mono(path, sample_rate)
-            except ValueError as error:
-                note(f"left out: {error}")
-                continue
-            x = torch.nn.functional.pad(x, (0, max(0, longest - len(x))))
-            self._sounds.append((x.clamp(-1, 1) * 32767).round().to(torch.int16))
+        """Decode the sounds.
+
+        Args:
+            groups: of sounds, e.g. those of several folders.
+            size: samples of a stretch.
+            sample_rate: in Hz.
+            seed: of all choices.
+            note: told about what can't be decoded, which is left out.
+            mix: share of the stretches that are two sounds at once.
+        """
+        self._size, self._seed, self._mix = size, seed, mix
+        self._sounds: list[Tensor] = []
+        shares: list[float] = []
+        for group in groups:
+            sounds = [x for path in group if (x := self._read(path, sample_rate, note)) is not None]
+            whole = sum(map(len, sounds))
+            self._sounds += sounds
+            shares += [len(x) / whole for x in sounds]
         if not self._sounds:
             raise ValueError("none of the sounds can be decoded")
-        lengths = np.array([len(x) for x in self._sounds], np.float64)
-        self._shares = np.cumsum(lengths / lengths.sum())
+        self._shares = np.cumsum(shares) / sum(shares)
+
+    def _read(self, path: Path, sample_rate: int, note: Note) -> Tensor | None:
+        try:
+            x = read_mono(path, sample_rate)
+        except ValueError as error:
+            note(f"left out: {error}")
+            return None
+        longest = int(self._size * max(_SPEEDS)) + 1
+        x = torch.nn.functional.pad(x, (0, max(0, longest - len(x))))
+        return (x.clamp(-1, 1) * 32767).round().to(torch.int16)
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         """The stretch of a step and a number."""
         generator = np.random.default_rng((self._seed, *key))
+        x = self._stretch(generator)
+        if self._mix and generator.random() < self._mix:
+            x = x + self._stretch(generator)
+        return x / max(1.0, float(x.abs().max()))
+
+    def _stretch(self, generator: np.random.Generator) -> Tensor:
         chosen = int(np.searchsorted(self._shares, generator.random(), side="right"))
         sound = self._sounds[min(chosen, len(self._sounds) - 1)]
         speed = _SPEEDS[generator.integers(len(_SPEEDS))]
@@ -114,8 +142,7 @@ def _speed(x: Tensor, speed: float) -> Tensor:
 def _augment(x: Tensor, generator: np.random.Generator) -> Tensor:
     if generator.random() < 0.6:
         x = _filter(x, generator.uniform(-_TILT_DB, _TILT_DB, _POINTS))
-    x = x * float(10 ** (generator.uniform(*_GAIN_DB) / 20) * generator.choice((-1, 1)))
-    return x / max(1.0, float(x.abs().max()))
+    return x * float(10 ** (generator.uniform(*_GAIN_DB) / 20) * generator.choice((-1, 1)))
 
 
 def _filter(x: Tensor, db: NDArray[np.float64]) -> Tensor:

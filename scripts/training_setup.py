@@ -207,25 +207,27 @@ def open_data(
 def _open_sounds(
     run: Run, note: Callable[[str], object]
 ) -> tuple[Dataset[Tensor], list[Tensor], dict[str, Any]]:
-    config, rate = run.config, run.make_recipe().sample_rate
+    config, recipe = run.config, run.make_recipe()
     share = None if Path(run.validation).exists() else _share(run.validation)
-    sounds = find_sounds(map(Path, run.data))
+    groups = [find_sounds([Path(folder)]) for folder in run.data]
     if share is None:
         held = find_sounds([Path(run.validation)])
-        same = {path.resolve() for path in held}
-        sounds = [path for path in sounds if path.resolve() not in same]
-        if not sounds:
-            raise ValueError(f"all sounds are held out by --validation {run.validation}")
         held = held[:: math.ceil(len(held) / HELD_OUT)]
     else:
-        sounds, held = hold_out(sounds, share, HELD_OUT, config.seed)
-    samples = SoundCrops(sounds, config.crop, rate, config.seed, note)
+        held = hold_out(sorted(set().union(*groups)), share, HELD_OUT, config.seed)[1]
+    left_out = {path.resolve() for path in held}
+    groups = [[path for path in group if path.resolve() not in left_out] for group in groups]
+    count = sum(map(len, groups))
+    if not count:
+        raise ValueError(f"all sounds are held out by --validation {run.validation}")
+    rate, mix = recipe.sample_rate, recipe.mix
+    samples = SoundCrops(groups, config.crop, rate, config.seed, note, mix)
     crops = fixed_stretches(held, config.crop, rate, note)
     batches = [
         torch.stack(crops[i : i + _VALIDATION_BATCH])
         for i in range(0, len(crops), _VALIDATION_BATCH)
     ]
-    return samples, batches, {"sounds": len(sounds), "held_out": len(crops)}
+    return samples, batches, {"sounds": count, "held_out": len(crops)}
 
 
 def _share(text: str) -> float:

@@ -38,7 +38,7 @@ from .rvq_model import RvqModel, Size
 
 SIZES = {
     "speech": Size(),
-    "general": Size(sample_rate=48_000, hop=480, n_q=32, hidden=768),
+    "general": Size(sample_rate=48_000, hop=480, n_q=24),
     "tiny": Size(dim=32, hidden=64, encoder=1, decoder=1, latent=16, n_q=4, codebook_size=64),
 }
 POOL = 8192  # latents that start the codebooks
@@ -73,7 +73,7 @@ class RvqRecipe(Recipe):
     """Recipe of `audio/rvq`.
 
     Args:
-        size: "speech" (16 kHz, 16 codebooks, 4.9 M parameters), "general" (48 kHz, 32 codebooks)
+        size: "speech" (16 kHz, 16 codebooks, 4.9 M parameters), "general" (48 kHz, 24 codebooks)
             or "tiny" (for tests).
         dropout: share of the items that are coded with a random number of codebooks.
         unquantised: updates before the codebooks start.
@@ -81,6 +81,7 @@ class RvqRecipe(Recipe):
             complex spectra, 1 for the waveform and 1 for envelopes.
         adversary_after: updates after which the adversary takes part; -1 is never.
         adversary_channels: of its layers.
+        mix: share of the items that are two sounds at once, for music.
         decoder_only: leave encoder and codebooks as they are (with --init).
     """
 
@@ -97,6 +98,7 @@ class RvqRecipe(Recipe):
         loudness: float = 1.0,
         adversary_after: int = -1,
         adversary_channels: int = 16,
+        mix: float = 0.0,
         decoder_only: bool = False,
     ) -> None:
         """Keep the options."""
@@ -106,7 +108,7 @@ class RvqRecipe(Recipe):
         self.sample_rate, self.multiple = self.size.sample_rate, self.size.frame
         self.dropout, self.unquantised, self.loudness = dropout, unquantised, loudness
         self.adversary_after, self.adversary_channels = adversary_after, adversary_channels
-        self.decoder_only = decoder_only
+        self.mix, self.decoder_only = mix, decoder_only
 
     def model(self) -> Trained:
         """See Recipe."""
