@@ -1,7 +1,5 @@
-"use strict";
+// Pictures: original and results on a stage, with a slider between any two of them.
 
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (selector) => document.querySelector(selector);
 const stage = $("#stage"), slider = $("#slider"), canvas = $("#difference");
 const sides = { left: $("#left"), right: $("#right") };
 // What is shown: `zoom` is device pixels to a pixel of the picture; `x`, `y` is where on the stage
@@ -12,22 +10,12 @@ const state = {
 };
 
 const picture = () => data.pictures[state.picture];
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-const number = (value, digits) => (value === null ? "–" : value.toFixed(digits));
-const seconds = (value) => value.toFixed(value < 10 ? 3 : 1);
-const grouped = (value) => value.toLocaleString("en-US");
 
 /** Original and results of the picture, in the order of the table. */
 function versions() {
   const { bytes, width, height, original, results } = picture();
   const name = { codec: "original", src: original, bytes, bpp: (8 * bytes) / width / height };
   return [name, ...results];
-}
-
-function element(tag, attributes = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), attributes);
-  made.append(...children);
-  return made;
 }
 
 // ---- zoom and pan, the same for everything on the stage
@@ -179,8 +167,10 @@ async function drawDifference() {
   $("#gain output").textContent = `× ${state.gain}, largest ${largest}`;
 }
 
-// ---- tables
+// ---- the table
 
+// The best is marked: sizes where the quality was asked for, else qualities.
+const judged = { psnr: ["bytes", "bpp"], quality: [] }[data.kind] || ["psnr_db", "ms_ssim"];
 const columns = [
   ["bytes", "bytes", (r) => grouped(r.bytes), -1],
   ["bpp", "bpp", (r) => number(r.bpp, 3), -1],
@@ -188,23 +178,7 @@ const columns = [
   ["MS-SSIM", "ms_ssim", (r) => number(r.ms_ssim, 4), 1],
   ["encode s", "encode_s", (r) => seconds(r.encode_s), 0],
   ["decode s", "decode_s", (r) => seconds(r.decode_s), 0],
-];
-// The column in which the best is marked: sizes where the quality was asked for, else qualities.
-const judged = data.kind === "psnr" ? ["bytes", "bpp"] : ["psnr_db", "ms_ssim"];
-
-function cells(result, among) {
-  return columns.map(([, key, text, sign]) => {
-    if (result[key] === undefined) return element("td");
-    const values = among.map((r) => r[key]).filter((value) => value !== null);
-    const top = sign < 0 ? Math.min(...values) : Math.max(...values);
-    const best = judged.includes(key) && data.kind !== "quality" && result[key] === top;
-    return element("td", { className: best && among.length > 1 ? "best" : "" }, text(result));
-  });
-}
-
-const heads = (...first) =>
-  element("thead", {}, element("tr", {}, ...[...first, ...columns.map(([head]) => head)]
-    .map((head) => element("th", { textContent: head }))));
+].map(([head, key, text, sign]) => [head, key, text, judged.includes(key) ? sign : 0]);
 
 function fillTable() {
   const { name, width, height, results } = picture();
@@ -213,35 +187,17 @@ function fillTable() {
       type: "radio", name: side, value: index, title: `${side} side`,
       onclick: (event) => { event.stopPropagation(); show({ [side]: index }); },
     }));
-    const label = element("td", { className: result.ours ? "ours" : "" },
-      element("kbd", {}, index < 10 ? `${index}` : " "), result.codec);
     const row = element("tr", {
       title: result.settings || "", onclick: () => show({ right: index }),
-    }, radio("left"), radio("right"), label, ...cells(result, results));
+    }, radio("left"), radio("right"), nameCell(result, index),
+      ...cells(columns, result, results));
     row.append(element("td", { className: "note" }, result.note || ""));
     return row;
   });
   const caption = element("caption", {}, element("b", {}, name), ` ${width} × ${height}`);
-  $("#codecs").replaceChildren(caption, heads("left", "right", "codec"),
+  const first = ["left", "right"].map((side) => element("th", {}, side));
+  $("#codecs").replaceChildren(caption, heads(columns, ...first, nameHead()),
     element("tbody", {}, ...rows));
-}
-
-/** Means over the pictures, of the codecs that did all of them. */
-function fillMeans() {
-  const count = data.pictures.length;
-  const all = data.pictures.flatMap((one) => one.results);
-  const means = [...new Set(all.map((result) => result.codec))].map((codec) => {
-    const own = all.filter((result) => result.codec === codec);
-    const mean = (key) => (own.some((result) => result[key] === null) ? null
-      : own.reduce((sum, result) => sum + result[key], 0) / count);
-    const values = Object.fromEntries(columns.map(([, key]) => [key, mean(key)]));
-    return { ...values, bytes: Math.round(values.bytes), codec, ours: own[0].ours, own };
-  }).filter((mean) => mean.own.length === count);
-  const rows = means.map((mean) => element("tr", {},
-    element("td", { className: mean.ours ? "ours" : "" }, mean.codec), ...cells(mean, means)));
-  $("#means").replaceChildren(element("caption", {}, `mean of the ${count} pictures`),
-    heads("codec"), element("tbody", {}, ...rows));
-  $("#means").hidden = count < 2;
 }
 
 // ---- the one way to change what is shown
@@ -261,11 +217,9 @@ function show(change) {
   }
   document.querySelectorAll("#codecs tbody tr").forEach((row, index) =>
     row.classList.toggle("shown", index === state.left || index === state.right));
-  document.querySelectorAll("#pictures button").forEach((button, index) =>
-    button.setAttribute("aria-pressed", index === state.picture));
+  press("#items button", (_, index) => index === state.picture);
   const difference = state.view === "difference";
-  document.querySelectorAll("[data-view]").forEach((button) =>
-    button.setAttribute("aria-pressed", button.dataset.view === state.view));
+  press("[data-view]", (button) => button.dataset.view === state.view);
   canvas.hidden = !difference;
   slider.hidden = sides.left.hidden = sides.right.hidden = difference;
   $("#gain").hidden = !difference;
@@ -273,7 +227,6 @@ function show(change) {
   if (other) fit();
 }
 
-const step = (value, by, count) => (value + by + count) % count;
 const keys = {
   ArrowUp: (shift) => flip(-1, shift),
   ArrowDown: (shift) => flip(1, shift),
@@ -295,27 +248,13 @@ function flip(by, shift) {
   show({ [side]: step(state[side], by, versions().length) });
 }
 
-function changeTheme() {
-  const themes = ["", "light", "dark"], style = document.documentElement.style;
-  style.colorScheme = themes[step(themes.indexOf(style.colorScheme), 1, 3)];
-}
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("button") && [" ", "Enter"].includes(event.key)) return;
-  const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code);
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (digit && digit[1] < versions().length) {
-    show({ [event.shiftKey ? "left" : "right"]: Number(digit[1]) });
-  } else if (keys[key]) {
-    keys[key](event.shiftKey);
-  } else return;
-  event.preventDefault();
+listen(keys, (digit, shift) => {
+  if (digit < versions().length) show({ [shift ? "left" : "right"]: digit });
+  return digit < versions().length;
 });
 
 $("#asked").textContent = `at ${data.asked}`;
 $("#search").hidden = data.kind === "quality";
-$("#theme").onclick = changeTheme;
 $("#gain input").oninput = (event) => show({ gain: 2 ** event.target.value });
 for (const button of document.querySelectorAll("[data-view]")) {
   button.onclick = () => show({ view: button.dataset.view });
@@ -323,13 +262,10 @@ for (const button of document.querySelectorAll("[data-view]")) {
 for (const button of document.querySelectorAll("[data-zoom]")) {
   button.onclick = () => zooms[button.dataset.zoom]();
 }
-if (data.pictures.length > 1) {
-  $("#pictures").append(...data.pictures.map((one, index) => element("button",
-    { type: "button", title: one.name, onclick: () => show({ picture: index }) },
-    element("img", { src: one.thumbnail, alt: one.name }))));
-}
+fillItems(data.pictures, (one) => element("img", { src: one.thumbnail, alt: one.name }),
+  (index) => show({ picture: index }));
 fillTable();
-fillMeans();
+fillMeans(columns, data.pictures, "pictures");
 show({});
 moveBorder(0.5);
 fit();

@@ -1,12 +1,9 @@
 """A picture through several codecs at one rate, and all of it as one page to look at."""
 
 import base64
-import html
 import io
-import json
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +11,7 @@ from torch import Tensor
 from latentpack.codecs.codec import Rate
 from latentpack.datasets.images import to_picture, write_image
 from latentpack.datasets.metrics import ms_ssim, psnr_db
+from latentpack.scripts.page import fill
 from latentpack.scripts.picture_codecs import PictureCodec, colours, visible
 from latentpack.scripts.pictures import bits_per_pixel, bytes_asked
 
@@ -21,7 +19,6 @@ _FAR = 0.1  # from the size asked for, from which it is said
 _FAR_DB = 0.5
 _THUMBNAIL = 96  # pixels
 _WEBP_SIDE = 16383  # the longest that WebP can hold; beyond it PNG
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -142,24 +139,12 @@ def _as_uri(format: str, data: bytes) -> str:
 
 def page(pictures: list[Picture], rate: Rate) -> bytes:
     """The page: one HTML file that needs no other."""
-    title = "latentpack: " + ", ".join(picture.name for picture in pictures[:3])
     data = {
         "asked": _asked(rate),
         "kind": rate.name,
         "pictures": [asdict(picture) for picture in pictures],
     }
-    parts = {
-        "TITLE": html.escape(title + (" ..." if pictures[3:] else "")),
-        "STYLE": (_HERE / "comparison.css").read_text(encoding="utf-8"),
-        "SCRIPT": (_HERE / "comparison.js").read_text(encoding="utf-8"),
-        # A name could hold "</script>".
-        "DATA": json.dumps(data).replace("<", "\\u003c"),
-    }
-    text = (_HERE / "comparison.html").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        before, after = text.split("{{" + name + "}}")
-        text = before + part + after
-    return text.encode("utf-8")
+    return fill("comparison", ["comparison"], [picture.name for picture in pictures], data)
 
 
 def _asked(rate: Rate) -> str:
