@@ -9,6 +9,7 @@ extern PyMethodDef memory_methods[];
 extern PyMethodDef pixels_methods[];
 extern PyMethodDef planes_methods[];
 extern PyMethodDef rans_methods[];
+extern PyMethodDef sounds_methods[];
 
 static PyMethodDef* const tables[] = {
     channels_methods,
@@ -19,6 +20,7 @@ static PyMethodDef* const tables[] = {
     pixels_methods,
     planes_methods,
     rans_methods,
+    sounds_methods,
 };
 
 static PyModuleDef definition = {

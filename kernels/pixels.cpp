@@ -12,21 +12,14 @@
 #endif
 
 namespace latentpack::pixels {
-namespace {
 
-// Rounding to nearest with denormal numbers, whatever the caller has set.
-class Arithmetic {
- public:
 #if LATENTPACK_X86
-  Arithmetic() : before_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  ~Arithmetic() { _mm_setcsr(before_); }
-
- private:
-  unsigned before_;
+Arithmetic::Arithmetic() : before_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
+Arithmetic::~Arithmetic() { _mm_setcsr(before_); }
+#else
+Arithmetic::Arithmetic() : before_(0) {}
+Arithmetic::~Arithmetic() = default;
 #endif
-};
-
-}  // namespace
 
 Memory::Memory(size_t bytes) {
   const size_t whole = (bytes + 63) / 64 * 64;

@@ -46,6 +46,18 @@ class Memory {
   void* at_;
 };
 
+// Rounding to nearest with denormal numbers in this scope, whatever the caller has set.
+class Arithmetic {
+ public:
+  Arithmetic();
+  ~Arithmetic();
+  Arithmetic(const Arithmetic&) = delete;
+  Arithmetic& operator=(const Arithmetic&) = delete;
+
+ private:
+  unsigned before_;
+};
+
 struct Encoder;
 struct Decoder;
 void encode_scalar(const Tile&, Encoder&);
