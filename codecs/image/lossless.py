@@ -22,12 +22,10 @@ that no tile is longer than TILE; nothing crosses a tile, so they are coded in t
 
 from __future__ import annotations
 
-import collections
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,13 +35,13 @@ from torch import Tensor
 from ...kernels import pixels
 from ...kernels.errors import BitstreamError
 from ..codec import Codec, Packet, Rate
+from ..threads import in_order
 from . import lossless_tiles, picture
 from .lossless_tiles import Samples
 
 TILE = 1024  # pixels
 _DTYPES = {torch.uint8: 8, torch.uint16: 16}
 
-T = TypeVar("T")
 Box = tuple[slice, slice]
 
 
@@ -123,7 +121,7 @@ class Lossless(Codec):
             body = lossless_tiles.encode(tile, self.max_error)
             return Packet(number if len(grid) > 1 else None, body)
 
-        return _in_threads(job, range(len(grid)), self.threads)
+        return in_order(job, range(len(grid)), self.threads)
 
     def decode(self, header: dict[str, Any], packets: Iterable[Packet]) -> Tensor:
         """See Codec. Holds some tiles beside the picture."""
@@ -139,7 +137,7 @@ class Lossless(Codec):
 
         out: NDArray[Any] | None = None
         done = 0
-        for tile in _in_threads(job, enumerate(packets), self.threads):
+        for tile in in_order(job, enumerate(packets), self.threads):
             if out is None:  # allocated once a tile has proved to be one
                 out = _empty((channels, grid.height, grid.width), dtype)
             out[:, *grid.box(done)] = tile
@@ -179,22 +177,3 @@ def _empty(shape: tuple[int, int, int], dtype: type[Any]) -> NDArray[Any]:
         return np.empty(shape, dtype)
     except (MemoryError, ValueError):
         raise BitstreamError(f"a picture of {shape} does not fit into memory") from None
-
-
-def _in_threads(job: Callable[[Any], T], items: Iterable[Any], workers: int) -> Iterator[T]:
-    """The results of job(item) in order; a few are made ahead."""
-    if workers == 1:
-        yield from map(job, items)
-        return
-    pending: collections.deque[Future[T]] = collections.deque()
-    with ThreadPoolExecutor(workers, "latentpack-tiles") as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(job, item))
-                if len(pending) > workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
