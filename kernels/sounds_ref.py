@@ -1,9 +1,9 @@
 """Sounds by online prediction and mixing: the definition of every bit.
 
 Nothing is trained beforehand and nothing is sent but decisions: encoder and decoder learn the same
-from what is already coded. The channels take turns, sample by sample; each is predicted from its own
-past and, where it has a partner, from that of the partner, whose sample of the same time is known if
-the partner comes first. For a sample:
+from what is already coded. The channels take turns, sample by sample; each is predicted from its
+own past and, where it has a partner, from that of the partner, whose sample of the same time is
+known if the partner comes first. For a sample:
 
 1. Least squares over the latest 32 samples (24 and 8 of a partner) predict it, and over 16 (12 and
    4) that forget sooner. What the wider ones miss goes through a cascade of gradient filters, long

@@ -142,9 +142,7 @@ class Lossless(Codec):
         except RuntimeError:
             raise BitstreamError("the sound does not fit into memory") from None
 
-    def decode_blocks(
-        self, header: dict[str, Any], packets: Iterable[Packet]
-    ) -> Iterator[Tensor]:
+    def decode_blocks(self, header: dict[str, Any], packets: Iterable[Packet]) -> Iterator[Tensor]:
         """Yield the samples of these packets, in as many blocks: int16 or int32 [C, n].
 
         The packets may start anywhere in the sound.

@@ -161,7 +161,9 @@ def _read_raw(cursor: Cursor, channels: int, length: int, bits: int) -> Samples:
 def _read_coded(cursor: Cursor, channels: int, length: int, bits: int) -> Samples:
     effort, order = cursor.take(2, "effort and order")
     if effort > sounds.MAX_EFFORT or order > 1:
-        raise cursor.error("effort and order", f"are {effort} and {order}, legal are 0 to 2, 0 to 1")
+        raise cursor.error(
+            "effort and order", f"are {effort} and {order}, legal are 0 to 2, 0 to 1"
+        )
     forms = [_read_form(cursor, channel, channels, bits) for channel in range(channels)]
     for channel, form in enumerate(forms):
         if form.coded and not forms[form.partner].coded:
