@@ -271,7 +271,7 @@ def _stated(packet: Packet, shape: Shape) -> int:
 
 
 def _parse_header(header: dict[str, Any]) -> Shape:
-    fields = [header.get(name) for name in "crbw"]
+    fields: list[Any] = [header.get(name) for name in "crbw"]
     channels, sample_rate, bits, width = fields
     if (
         any(type(field) is not int for field in fields)
