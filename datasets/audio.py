@@ -10,6 +10,7 @@ much it is. Videos are files with sound too.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Self
@@ -20,28 +21,13 @@ import torch
 from torch import Tensor
 
 from . import audio_samples
+from .audio_kinds import explain, tags_of
 from .resampling import resample_blocks
 
 # Between frames: shorter gaps are rounded time stamps, longer ones a jump of the clock.
 _GAP_SECONDS, _JUMP_SECONDS = 0.05, 60.0
+_DAMAGE = (av.error.FFmpegError, ValueError, OSError)
 _MISSING_SHARE = 0.01  # of the stated duration, from which a file counts as cut short
-# Tags about the file instead of its sound.
-_NO_TAGS = {
-    "major_brand", "minor_version", "compatible_brands", "encoder", "handler_name", "vendor_id",
-    "language", "duration", "creation_time", "itunsmpb", "itunnorm", "bps", "number_of_frames",
-    "number_of_bytes", "encoded_by",
-}  # fmt: skip
-_TAG_CHARACTERS = 4096  # of a tag; more is no text that a person wrote
-_SUFFIXES = (
-    "wav wave w64 rf64 bwf flac mp3 mp2 mp1 mpga m4a m4b aac ogg oga opus spx aif aiff aifc au snd "
-    "caf wma asf wv tta ape mpc tak ac3 eac3 dts amr awb gsm voc ra mka webm weba mkv mp4 m4v mov "
-    "avi mpg mpeg ts mts 3gp 3g2 flv wmv"
-)
-
-
-def suffixes() -> set[str]:
-    """The file suffixes that are taken for files with sound: {".wav", ".mp3", ...}."""
-    return {"." + name for name in _SUFFIXES.split()}
 
 
 class AudioReader:
@@ -69,11 +55,13 @@ class AudioReader:
         self._read = False
         try:
             self._container = av.open(file, metadata_errors="replace", io_open=_refuse)
-        except (av.error.FFmpegError, ValueError) as error:
+        except _DAMAGE as error:
+            _raise_if_of_the_disk(error)
             reason = f"no sound that can be read ({_reason(error)}), or damaged"
-            self._fail(_explain(reason, file))
+            self._fail(explain(reason, file))
         try:
             self._stream = self._choose(stream, file)
+            audio_samples.settle_layout(self._stream.codec_context)
             self._packets = self._demux()
             self._frames = self._decode()
             self._first = next(self._frames, None)
@@ -86,17 +74,17 @@ class AudioReader:
         streams = self._container.streams.audio
         if not streams:
             kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "nothing"
-            self._fail(_explain(f"it holds no sound, but {kinds}", file))
+            self._fail(explain(f"it holds no sound, but {kinds}", file))
         if not 0 <= number < len(streams):
             self._fail(f"stream is {number}; it has {len(streams)} with sound, 0 is the first")
+        if streams[number].codec_context is None:
+            self._fail("its sound is of a kind that can't be decoded")
         if len(streams) > 1:
             self.notes.append(f"sound {number} of {len(streams)} in the file")
         return streams[number]
 
     def _describe(self) -> None:
         context = self._stream.codec_context
-        if context is None:
-            self._fail("its sound is of a kind that can't be decoded")
         source = self._first[0] if self._first else context
         self.sample_rate, self.channels = int(source.sample_rate or 0), source.layout.nb_channels
         # WAV without a mask of places names none for one and two channels, where they are plain.
@@ -112,7 +100,7 @@ class AudioReader:
         self.bits = audio_samples.source_bits(context, sample_format)
         self._is = (self.sample_rate, self.channels, sample_format)
         self.seconds = self._stated_seconds()
-        self.metadata = _tags(self._container.metadata | self._stream.metadata)
+        self.metadata = tags_of(self._container.metadata | self._stream.metadata)
         if any(s.disposition & s.disposition.attached_pic for s in self._container.streams.video):
             self.notes.append("the cover picture is left out")
 
@@ -243,7 +231,8 @@ class AudioReader:
                 packet = next(packets)
             except StopIteration:
                 return
-            except (av.error.FFmpegError, ValueError) as error:
+            except _DAMAGE as error:
+                _raise_if_of_the_disk(error)
                 self._damaged(f"damaged or cut short ({_reason(error)})")
                 return
             if packet.is_corrupt:
@@ -256,7 +245,7 @@ class AudioReader:
         for packet in self._packets:
             try:
                 frames = packet.decode()
-            except (av.error.FFmpegError, ValueError) as error:
+            except _DAMAGE as error:
                 self._damaged(f"a part can't be decoded ({_reason(error)})")
                 continue
             for frame in frames:
@@ -365,34 +354,17 @@ def _refuse(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
     raise PermissionError(f"the file refers to {url!r}, which is not opened")
 
 
-def _tags(found: dict[str, str]) -> dict[str, str]:
-    named = {name.lower(): value for name, value in found.items()}
-    return {
-        name: value.replace("\0", "")
-        for name, value in named.items()
-        if name.split("-")[0] not in _NO_TAGS and value and len(value) <= _TAG_CHARACTERS
-    }
-
-
 def _format(found: tuple[int, int, str]) -> str:
     rate, channels, sample_format = found
     return f"{channels} channels at {rate} Hz ({sample_format})"
 
 
+def _raise_if_of_the_disk(error: Exception) -> None:
+    """Damaged files make FFmpeg seek to places that are none; other errors of files are real."""
+    real = isinstance(error, OSError) and not isinstance(error, av.error.FFmpegError)
+    if real and error.errno != errno.EINVAL:
+        raise error
+
+
 def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).lower()
-
-
-def _explain(reason: str, file: BinaryIO) -> str:
-    """Why the bytes are no sound."""
-    head = b""
-    if file.seekable():
-        file.seek(0)
-        head = file.read(4096)
-        if not head:
-            return "the file is empty"
-    if head.startswith(b"\x89LPK"):
-        return "no sound but a latentpack file; `latentpack decode` turns it into one"
-    if head and b"\0" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return "no sound but a text file"
-    return reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 INTEGERS = {torch.int16: 16, torch.int32: 32}
+_MANY = 8  # planes from which PyAV reads beyond the end of FFmpeg's list of them
 _PLACE = {"u8": 8, "s16": 16, "s32": 32}  # bits of the integers that FFmpeg decodes to
 
 
@@ -39,12 +41,43 @@ def is_float(sample_format: str) -> bool:
     return sample_format.removesuffix("p") not in _PLACE
 
 
+def settle_layout(context: Any) -> None:
+    """Give a decoder that is not open yet a layout of FFmpeg's own numbering.
+
+    PyAV copies a layout that lists its channels one by one as if it held no pointer, and frees the
+    list with each copy.
+    """
+    layout = context.layout  # asked for once: the one copy that may free the list
+    count = layout.nb_channels
+    context.layout = plain_layout(layout.name, count) or f"{count} channels"
+
+
+def plain_layout(name: str, channels: int) -> str | None:
+    """A name of a layout, if FFmpeg knows it as a whole, and it has so many channels."""
+    if not re.fullmatch(r"[a-z0-9.() ]{1,32}", name) or name.endswith("channels"):
+        return None
+    try:
+        return name if av.AudioLayout(name).nb_channels == channels else None
+    except ValueError:
+        return None
+
+
 def frame_samples(frame: av.AudioFrame) -> Tensor:
     """The samples of a frame, [C, n], as they were decoded: uint8, int16, int32 or float."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MANY:
+        frame = _packed(frame)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(frame.samples, frame.layout.nb_channels).T
     return torch.from_numpy(samples)
+
+
+def _packed(frame: av.AudioFrame) -> av.AudioFrame:
+    """The same samples, interleaved."""
+    name = frame.format.name.removesuffix("p")
+    converter = av.AudioResampler(name, frame.layout, frame.sample_rate)
+    (packed,) = converter.resample(frame)
+    return packed
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -77,6 +110,18 @@ def to_integers(x: Tensor, dtype: torch.dtype, bits: int) -> Tensor:
     return (
         (wide >> (place - bits) if bits < place else wide << (bits - place)).to(dtype).contiguous()
     )
+
+
+def place(x: Tensor, bits: int | None, target: int) -> Tensor:
+    """int32 of `target` bits, right-aligned and rounded, of float [-1, 1) or integers of `bits`."""
+    if bits is None:
+        return to_integers(x, torch.int32, target)
+    x = x.to(torch.int32)
+    if target >= bits:
+        return x << (target - bits)
+    shift = bits - target
+    top = (1 << (target - 1)) - 1
+    return ((x.to(torch.int64) + (1 << (shift - 1))) >> shift).clamp_(max=top).to(torch.int32)
 
 
 def from_integers(x: Tensor, bits: int) -> Tensor:

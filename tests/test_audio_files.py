@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentpack.datasets.audio import open_audio, read_audio, suffixes
+from latentpack.datasets.audio import open_audio, read_audio
+from latentpack.datasets.audio_kinds import suffixes
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
