@@ -51,6 +51,22 @@ def channels_decode(
     isa: int,
     /,
 ) -> str: ...
+def codes_prepare(
+    bits: list[int],
+    widths: tuple[int, int, int, int, int],
+    embedding: ReadableBuffer,
+    first: tuple[ReadableBuffer, ...],
+    past: tuple[ReadableBuffer, ...],
+    hidden: tuple[ReadableBuffer, ...],
+    features: tuple[ReadableBuffer, ...],
+    weight: ReadableBuffer,
+    bias: ReadableBuffer,
+    /,
+) -> object: ...
+def codes_encode(network: object, codes: ReadableBuffer, k: int, isa: int, /) -> bytes: ...
+def codes_decode(
+    network: object, data: ReadableBuffer, codes: WriteableBuffer, k: int, isa: int, /
+) -> bool: ...
 def delta_count(
     layout: tuple[int, int, int, int],
     new: ReadableBuffer,

@@ -2,6 +2,7 @@
 #include <Python.h>
 
 extern PyMethodDef channels_methods[];
+extern PyMethodDef codes_methods[];
 extern PyMethodDef delta_methods[];
 extern PyMethodDef fit_methods[];
 extern PyMethodDef fit_train_methods[];
@@ -13,6 +14,7 @@ extern PyMethodDef sounds_methods[];
 
 static PyMethodDef* const tables[] = {
     channels_methods,
+    codes_methods,
     delta_methods,
     fit_methods,
     fit_train_methods,

@@ -111,9 +111,9 @@ class TreeHead(nn.Module):
         """
         nodes, decisions = _path(codes, self.bits)
         step = WEIGHT_STEP
-        weight = _round(self.weight.clamp(-127 * step, 127 * step) / step) * step
+        weight = round_ste(self.weight.clamp(-127 * step, 127 * step) / step) * step
         logits = torch.einsum("nh,nbh->nb", features, weight[nodes]) + self.bias[nodes]
-        rows = _round((logits / ROW_STEP).clamp(-MIDDLE, MIDDLE))
+        rows = round_ste((logits / ROW_STEP).clamp(-MIDDLE, MIDDLE))
         return F.softplus((1 - 2 * decisions) * rows * ROW_STEP).sum(1) / math.log(2)
 
     def freeze(self) -> IntegerTreeHead:
@@ -131,7 +131,8 @@ class TreeHead(nn.Module):
         self.bias.copy_(frozen.bias * (FEATURE_STEP * WEIGHT_STEP))
 
 
-def _round(x: Tensor) -> Tensor:
+def round_ste(x: Tensor) -> Tensor:
+    """Round to nearest; the gradient passes straight through."""
     return x + (x.round() - x).detach()
 
 
