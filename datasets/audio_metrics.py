@@ -132,9 +132,10 @@ def _mel_filters(window: int, bands: int, sample_rate: int) -> Tensor:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return F.melscale_fbanks(
+        filters: Tensor = F.melscale_fbanks(
             window // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
         )
+    return filters
 
 
 def pesq(x: Tensor, x_hat: Tensor, sample_rate: int, band: str = "wb") -> float | None:

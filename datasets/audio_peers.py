@@ -20,6 +20,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import av
 from torch import Tensor
@@ -79,7 +80,9 @@ class AudioCoder:
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
         file = io.BytesIO()
         with av.open(file, "w", format=self.container) as container:
-            stream = container.add_stream(self.codec, rate, dict(self.options(kbps)), layout=layout)
+            stream: Any = container.add_stream(
+                self.codec, rate, dict(self.options(kbps)), layout=layout
+            )
             stream.bit_rate = round(kbps * 1000)
             stream.thread_count = 1
             stream.open()
@@ -109,7 +112,7 @@ class AudioCoder:
 
 def payload_bytes(data: bytes) -> int:
     """What the coded packets of a whole file take, without what the file spends around them."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         return sum(packet.size for packet in container.demux(audio=0))
 
 
