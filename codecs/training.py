@@ -95,6 +95,9 @@ class Recipe(ABC):
     def validate(self, model: nn.Module, batch: Tensor) -> Figures:
         """Return figures of held-out samples, without noise; the model is in evaluation mode."""
 
+    def finish(self, model: nn.Module, samples: Dataset[Tensor], step: int) -> None:  # noqa: B027
+        """Learn what needs the finished model, once, from `samples[step, number]`."""
+
     @abstractmethod
     def freeze(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors of a weights file and the configuration that stands beside them."""

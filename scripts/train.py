@@ -145,6 +145,7 @@ def train(
                 _note(f"stopped; `latentpack train {codec} --out {out}` goes on")
             raise KeyboardInterrupt
         if first:
+            recipe.finish(model.cpu(), samples, run.config.steps)
             for path in [out / "weights.lpkw", *([export] if export else [])]:
                 _write(path, recipe, model, run.to_dict() | counts)
 

@@ -65,6 +65,7 @@ class Trained(nn.Module):
         self.balancer = Balancer(weights)
         self.loudness = Loudness(size.sample_rate)
         self.envelopes = Envelopes(size.sample_rate)
+        self.prior: IntegerCodePrior | None = None  # learnt at the end
         self.register_buffer("pool", torch.zeros(POOL, size.latent))
         self.register_buffer("updates", torch.tensor(0))
 
@@ -82,7 +83,9 @@ class RvqRecipe(Recipe):
         adversary_after: updates after which the adversary takes part; -1 is never.
         adversary_channels: of its layers.
         mix: share of the items that are two sounds at once, for music.
-        decoder_only: leave encoder and codebooks as they are (with --init).
+        decoder_only: leave encoder, codebooks and prior as they are (with --init).
+        prior_steps: of the prior of the codes, which learns at the end; 0 leaves it out.
+        prior_crops: samples it learns from.
     """
 
     name = "audio/rvq"
@@ -100,6 +103,8 @@ class RvqRecipe(Recipe):
         adversary_channels: int = 16,
         mix: float = 0.0,
         decoder_only: bool = False,
+        prior_steps: int = 3000,
+        prior_crops: int = 4000,
     ) -> None:
         """Keep the options."""
         if size not in SIZES:
@@ -109,6 +114,7 @@ class RvqRecipe(Recipe):
         self.dropout, self.unquantised, self.loudness = dropout, unquantised, loudness
         self.adversary_after, self.adversary_channels = adversary_after, adversary_channels
         self.mix, self.decoder_only = mix, decoder_only
+        self.prior_steps, self.prior_crops = prior_steps, prior_crops
 
     def model(self) -> Trained:
         """See Recipe."""
@@ -116,11 +122,12 @@ class RvqRecipe(Recipe):
 
     def load(self, weights: Weights) -> Trained:
         """See Recipe; the size is that of the weights."""
-        codec = load_networks(weights)
+        codec, prior = load_networks(weights)
         codec.quantizer.dropout = self.dropout
         trained = Trained(codec, self)
         trained.updates.fill_(self.unquantised)
         if self.decoder_only:
+            trained.prior = prior
             for part in (codec.encoder, codec.quantizer):
                 part.requires_grad_(False)
         return trained
@@ -207,10 +214,24 @@ class RvqRecipe(Recipe):
             figures |= {f"{key}{name}": value for key, value in rows.items()}
         return {"loss": figures["loudness"], **figures}
 
+    @torch.no_grad()
+    def finish(self, model: nn.Module, samples: Dataset[Tensor], step: int) -> None:
+        """See Recipe: the prior learns from the codes of stretches that were not trained on yet."""
+        assert isinstance(model, Trained)
+        if not self.prior_steps:
+            return
+        codes = []
+        for number in track(range(self.prior_crops), "codes for the prior", transient=True):
+            latents, _ = model.codec.analyse(samples[step, number][None])
+            codes.append(model.codec.quantizer.encode(latents)[0])
+        codebooks = [stage.codebook for stage in model.codec.quantizer.stages]
+        with torch.enable_grad():
+            model.prior = train_prior(codes, codebooks, self.prior_steps)
+
     def freeze(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See Recipe."""
         assert isinstance(model, Trained)
-        return frozen_state(model.codec), config_of(model.codec.size)
+        return frozen_state(model.codec, model.prior), config_of(model.codec.size, model.prior)
 
 
 RECIPE = RvqRecipe
