@@ -240,4 +240,4 @@ class Envelopes(nn.Module):
         spectrum = torch.fft.rfft(frames) / math.sqrt(0.375 * self.size)
         power = (spectrum.real.square() + spectrum.imag.square()) @ self.bands
         envelopes: Tensor = (power + 1e-5).sqrt()
-        return envelopes.unfold(1, _SEGMENT, _SEGMENT // 6)
+        return envelopes.unfold(1, min(_SEGMENT, envelopes.shape[1]), _SEGMENT // 6)

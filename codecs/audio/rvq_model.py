@@ -184,6 +184,11 @@ class RvqModel(nn.Module):
         stages = [VectorQuantizer(size.latent, size.codebook_size) for _ in range(size.n_q)]
         self.quantizer = ResidualQuantizer(stages, dropout)
 
+    @property
+    def stages(self) -> list[VectorQuantizer]:
+        """The codebooks, first to last."""
+        return list(self.quantizer.stages)  # type: ignore[arg-type]  # as the constructor made them
+
     def analyse(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Samples to latents.
 

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from ...entropy.models.code_prior import IntegerCodePrior
 from ..quantizers.usage import count_codes, perplexity
-from ..quantizers.vq import VectorQuantizer
 from ..training import Figures, Recipe
 from ..weight_files import Weights
 from .rvq_discriminator import (
@@ -35,6 +36,7 @@ from .rvq_losses import (
     waveform_loss,
 )
 from .rvq_model import RvqModel, Size
+from .rvq_prior_training import train_prior
 
 SIZES = {
     "speech": Size(),
@@ -45,6 +47,7 @@ POOL = 8192  # latents that start the codebooks
 _WEIGHTS = {"mel": 3.0, "stft": 2.0, "waveform": 1.0, "loudness": 1.0, "envelope": 1.0,
             "adversarial": 1.0, "feature": 2.0}  # fmt: skip
 _COMMITMENT = 0.3
+_SHORTEST = 0.25  # seconds that can be judged
 _WINDOWS = (0.064, 0.032, 0.016)  # seconds, of the adversary
 
 
@@ -145,6 +148,10 @@ class RvqRecipe(Recipe):
         """See Recipe: float [B, N]."""
         assert isinstance(model, Trained)
         codec = model.codec
+        if batch.shape[1] < _SHORTEST * self.sample_rate:
+            raise ValueError(
+                f"crop is {batch.shape[1]} samples, {_SHORTEST} s are the least; choose a larger one"
+            )
         latents, _ = codec.analyse(batch)
         quantised, penalty, figures = self._quantise(model, latents)
         whole, _ = codec.synthesise(quantised)
@@ -218,13 +225,14 @@ class RvqRecipe(Recipe):
     def finish(self, model: nn.Module, samples: Dataset[Tensor], step: int) -> None:
         """See Recipe: the prior learns from the codes of stretches that were not trained on yet."""
         assert isinstance(model, Trained)
-        if not self.prior_steps:
+        if not self.prior_steps or model.prior is not None:
             return
+        codec = model.codec.eval()
         codes = []
-        for number in track(range(self.prior_crops), "codes for the prior", transient=True):
-            latents, _ = model.codec.analyse(samples[step, number][None])
-            codes.append(model.codec.quantizer.encode(latents)[0])
-        codebooks = [stage.codebook for stage in model.codec.quantizer.stages]
+        for number in range(self.prior_crops):
+            latents, _ = codec.analyse(samples[step, number][None])
+            codes.append(codec.quantizer.encode(latents)[0])
+        codebooks = [stage.codebook for stage in codec.stages]
         with torch.enable_grad():
             model.prior = train_prior(codes, codebooks, self.prior_steps)
 
@@ -255,7 +263,6 @@ def _detached(verdicts: list[Verdict]) -> list[Verdict]:
 def _start_codebooks(codec: RvqModel, latents: Tensor) -> None:
     """K-means in each stage over what the stages before leave of [1, latent, POOL]."""
     rest = latents
-    for stage in codec.quantizer.stages:
-        assert isinstance(stage, VectorQuantizer)
+    for stage in codec.stages:
         stage.start(rest)
         rest = rest - stage.decode(stage.encode(rest))
