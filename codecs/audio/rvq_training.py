@@ -149,9 +149,7 @@ class RvqRecipe(Recipe):
         assert isinstance(model, Trained)
         codec = model.codec
         if batch.shape[1] < _SHORTEST * self.sample_rate:
-            raise ValueError(
-                f"crop is {batch.shape[1]} samples, {_SHORTEST} s are the least; choose a larger one"
-            )
+            raise ValueError(f"crop is {batch.shape[1]} samples, expected {_SHORTEST} s or more")
         latents, _ = codec.analyse(batch)
         quantised, penalty, figures = self._quantise(model, latents)
         whole, _ = codec.synthesise(quantised)
