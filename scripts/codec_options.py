@@ -7,7 +7,7 @@ given to a codec without it is an error that lists what the codec has.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,3 +86,37 @@ def convert(name: str, text: str) -> tuple[str, Any]:
         raise ValueError(f"codecs have no option {name!r}; some have {', '.join(OPTIONS)}")
     parameter = click.command()(OPTIONS[name](lambda: None)).params[0]
     return name, parameter.type.convert(text, parameter, None)
+
+
+def split_names(text: str, known: Iterable[str]) -> list[str]:
+    """The names in a list with commas, in which options of a codec have commas as well.
+
+    >>> split_names("image/fit@preset=best,effort=3,jpeg", [])
+    ['image/fit@preset=best,effort=3', 'jpeg']
+
+    Args:
+        text: the list.
+        known: what to name where it is empty.
+    """
+    found: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if "=" in part and "@" not in part and found:
+            found[-1] += f",{part}"
+        elif part and part not in found:
+            found.append(part)
+    if not found:
+        raise ValueError(f"no codec is named; there are {', '.join(known)}")
+    return found
+
+
+def read_options(text: str) -> dict[str, Any]:
+    """Keyword arguments of a codec from what follows its @: "preset=best,effort=3"."""
+    found = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if part and not equals:
+            raise ValueError(f"option {part!r} has no value; write {part}=..., e.g. effort=9")
+        if part:
+            key, converted = convert(name.strip(), value.strip())
+            found[key] = converted
+    return found

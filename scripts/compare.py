@@ -1,33 +1,34 @@
 """Command line: latentpack compare photo.png --codecs image/light,avif --bpp 0.2."""
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentpack.codecs.codec import Rate
-from latentpack.scripts.main import main
+from latentpack.scripts.codec_options import Duration
+from latentpack.scripts.main import describe, main, note
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from collections.abc import Sequence
 
-    from latentpack.scripts.comparison import Picture
-    from latentpack.scripts.picture_codecs import PictureCodec
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from latentpack.scripts.page import Kind
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="PICTURE...")
+@click.argument("sources", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--codecs",
-    default="image/light,jpeg,webp,avif",
-    show_default=True,
-    help="Which, separated by commas; options of a codec follow an @.",
+    help="Which, separated by commas; options of a codec follow an @.  [default: a few]",
 )
 @click.option("--bpp", type=float, help="Bits per pixel, whole file.  [default: 0.3]")
-@click.option("--max-bytes", type=click.IntRange(min=1), help="Largest size of a file.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Largest size of a picture's file.")
 @click.option("--psnr", type=float, help="Quality in dB, over the colours that show.")
-@click.option("-q", "--quality", type=float, help="0 to 100, the codec's own scale.")
+@click.option("-q", "--quality", type=float, help="Pictures: 0 to 100, the codec's own scale.")
+@click.option("--start", type=Duration(), help="Of sounds, what is left out at the start.")
+@click.option("--seconds", type=Duration(), help="The most of a sound.  [default: 30; at most 5m]")
 @click.option(
     "-o",
     "--output",
@@ -37,42 +38,69 @@ if TYPE_CHECKING:
     help="The page.",
 )
 @click.option("-f", "--force", is_flag=True, help="Overwrite a page that exists.")
-def compare(sources: tuple[str, ...], codecs: str, output: str, force: bool, **rates: Any) -> None:
-    """Show what codecs make of pictures, on one page for a browser.
+def compare(
+    sources: tuple[str, ...], codecs: str | None, output: str, force: bool, **given: Any
+) -> None:
+    """Show what codecs make of pictures or sounds, on one page for a browser.
 
-    The page is one file that needs no network: original and results with a slider between any
-    two, zoom, differences, sizes and times. Each codec meets the rate as nearly as it can. A
+    The page is one file that needs no network. Pictures: original and results with a slider between
+    any two, zoom, differences, sizes and times; each codec meets the rate as nearly as it can. A
     codec is one of latentpack's, with options if you like, or jpeg, webp, jpeg2000, avif, jxl,
     hevc.
+
+    Sounds: players that go from one version to another without a gap, waveforms, spectrograms,
+    sizes, qualities, a blind test. Each codec has its own rate: audio/rvq@kbps=6, audio/lossless,
+    opus@12, mp3@32, aac@24 ...
 
     \b
     latentpack compare photo.png --bpp 0.2
     latentpack compare photo.png --codecs image/light,jpeg,avif,hevc --psnr 32 -o page.html
     latentpack compare *.png --codecs image/light,image/light@weights=mine.lpkw --quality 40
     latentpack compare photo.png --codecs image/fit@preset=best,effort=3,avif --max-bytes 9000
+    latentpack compare speech.wav --codecs audio/rvq@kbps=6,audio/rvq@kbps=3,opus@6
+    latentpack compare podcast.mp3 --start 2m --seconds 20s
     """
-    asked = {name: value for name, value in rates.items() if value is not None}
-    if len(asked) > 1:
-        raise click.UsageError(f"--{' and --'.join(asked)} exclude each other".replace("_", "-"))
-    rate = Rate.of(**asked or {"bpp": 0.3})
-    if rate.name == "quality" and rate.value > 100:
-        raise click.UsageError(f"--quality must be 0 to 100, got {rate.value:g}")
+    from rich.console import Console
 
     from latentpack.codecs.output import create
-    from latentpack.datasets.images import suffixes
-    from latentpack.scripts import comparison
     from latentpack.scripts.jobs import find
-    from latentpack.scripts.picture_codecs import open_codecs
 
-    files = [path for path, _ in find(sources, suffixes)]
+    files = [path for path, _ in find(sources, lambda: _suffixes("image") | _suffixes("audio"))]
+    asked = {name: value for name, value in given.items() if value is not None}
     bar = _bar()
-    opened = open_codecs(codecs, lambda *values: _show_fit(bar, *values))
+    kind = _kind(files, codecs, asked, bar)
     with create(output, force) as file, bar:
-        pictures = _compare(files, opened, rate, bar)
-        data = comparison.page(pictures, rate)
+        items = _compare(files, kind, bar)
+        data = kind.page(items)
         file.write(data)
-    _print(pictures, to_stderr=output == "-")
+    console = Console(stderr=output == "-")
+    for item in items:
+        console.print(table_of(item, kind.columns))
     click.echo(f"wrote {output}, {len(data) / 1e6:.1f} MB; open it in a browser", err=output == "-")
+
+
+def _suffixes(kind: str) -> set[str]:
+    from latentpack.datasets import audio_kinds, images
+
+    return audio_kinds.suffixes() if kind == "audio" else images.suffixes()
+
+
+def _are_sounds(files: list[str]) -> bool:
+    sounds = _suffixes("audio")
+    found = {Path(file).suffix.lower() in sounds for file in files}
+    if len(found) > 1:
+        raise ValueError("pictures and sounds don't go on one page; name files of one kind")
+    return True in found
+
+
+def _kind(files: list[str], codecs: str | None, asked: dict[str, Any], bar: "Progress") -> "Kind":
+    if _are_sounds(files):
+        from latentpack.scripts.listening import sounds
+
+        return sounds(codecs, asked)
+    from latentpack.scripts.comparison import pictures
+
+    return pictures(codecs, asked, bar)
 
 
 def _bar() -> "Progress":
@@ -85,67 +113,46 @@ def _bar() -> "Progress":
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _show_fit(bar: "Progress", step: int, steps: int, bpp: float, psnr: float) -> None:
-    """How far a codec is that takes minutes for a picture."""
-    detail = f"step {step} of {steps}, {bpp:.3f} bpp, {psnr:.2f} dB"
-    bar.update(bar.task_ids[-1], detail=detail)
-
-
-def _compare(
-    files: list[str], codecs: "list[PictureCodec]", rate: Rate, bar: "Progress"
-) -> "list[Picture]":
-    """All pictures through all codecs."""
+def _compare(files: list[str], kind: "Kind", bar: "Progress") -> list[Any]:
+    """All files through all codecs."""
     import torch
 
-    from latentpack.datasets.images import read_image
-    from latentpack.scripts import comparison
     from latentpack.scripts.jobs import source_file
-    from latentpack.scripts.main import describe
-    from latentpack.scripts.picture_codecs import note
 
     torch.set_num_threads(1)  # as the peers
-    pictures = []
-    task = bar.add_task("", total=len(files) * len(codecs), detail="")
+    items = []
+    task = bar.add_task("", total=len(files) * len(kind.codecs), detail="")
     for path in files:
         with source_file(path) as source:
-            x, found = read_image(source)
-            size = source.seek(0, io.SEEK_END)
+            signal = kind.read(source, Path(path).name)
         results = []
-        for codec in codecs:
+        for codec in kind.codecs:
             bar.update(task, description=f"{Path(path).name}: {codec.name}", detail="")
             try:
-                results.append(comparison.run(codec, x, rate))
+                results.append(kind.run(codec, signal))
             except (ValueError, OSError, RuntimeError) as error:
                 note(f"{path}: {codec.name} is left out: {describe(error)}")
             bar.advance(task)
         if not results:
-            raise ValueError(f"{path}: no codec could code it at {rate}")
-        pictures.append(comparison.picture(Path(path).name, size, x, found, results))
-    return pictures
+            raise ValueError(f"{path}: no codec could code it{kind.asked}")
+        items.append(kind.item(signal, results))
+    return items
 
 
-def _print(pictures: "list[Picture]", to_stderr: bool) -> None:
-    from rich.console import Console
+def table_of(item: Any, columns: "Sequence[tuple[str, str, str]]") -> "Table":
+    """The figures of an item as a table for the terminal."""
     from rich.table import Table
 
-    console = Console(stderr=to_stderr)
-    for picture in pictures:
-        table = Table(title=f"{picture.name}, {picture.width}x{picture.height}")
-        table.add_column("codec", overflow="fold")
-        for column in ("bytes", "bpp", "PSNR dB", "MS-SSIM", "encode s", "decode s"):
-            table.add_column(column, justify="right")
-        for result in picture.results:
-            similarity = result["ms_ssim"]
-            table.add_row(
-                result["codec"],
-                f"{result['bytes']:,}",
-                f"{result['bpp']:.3f}",
-                f"{result['psnr_db']:.2f}",
-                "-" if similarity is None else f"{similarity:.4f}",
-                f"{result['encode_s']:.2f}",
-                f"{result['decode_s']:.2f}",
-            )
-        console.print(table)
+    table = Table(title=f"{item.name}, {item.about}", title_justify="left")
+    longest = max(len(result["codec"]) for result in item.results)
+    table.add_column("codec", overflow="fold", min_width=min(longest, 24))
+    for head, _, _ in columns:
+        table.add_column(head, justify="right")
+    for result in item.results:
+        values = [(result[key], form) for _, key, form in columns]
+        texts = ["-" if value is None else format(value, form) for value, form in values]
+        table.add_row(result["codec"], *texts)
+    return table
 
 
 if __name__ == "__main__":

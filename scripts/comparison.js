@@ -248,7 +248,7 @@ function flip(by, shift) {
   show({ [side]: step(state[side], by, versions().length) });
 }
 
-listen(keys, (digit, shift) => {
+listen(() => keys, (digit, shift) => {
   if (digit < versions().length) show({ [shift ? "left" : "right"]: digit });
   return digit < versions().length;
 });

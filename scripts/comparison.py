@@ -3,22 +3,46 @@
 import base64
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import click
 from torch import Tensor
 
 from latentpack.codecs.codec import Rate
-from latentpack.datasets.images import to_picture, write_image
+from latentpack.datasets.images import read_image, to_picture, write_image
 from latentpack.datasets.metrics import ms_ssim, psnr_db
-from latentpack.scripts.page import fill
-from latentpack.scripts.picture_codecs import PictureCodec, colours, visible
+from latentpack.scripts.page import Kind, fill
+from latentpack.scripts.picture_codecs import PictureCodec, colours, open_codecs, visible
 from latentpack.scripts.pictures import bits_per_pixel, bytes_asked
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+CODECS = "image/light,jpeg,webp,avif"  # where none are named
 _FAR = 0.1  # from the size asked for, from which it is said
 _FAR_DB = 0.5
 _THUMBNAIL = 96  # pixels
+_COLUMNS = (
+    ("bytes", "bytes", ","),
+    ("bpp", "bpp", ".3f"),
+    ("PSNR dB", "psnr_db", ".2f"),
+    ("MS-SSIM", "ms_ssim", ".4f"),
+    ("encode s", "encode_s", ".2f"),
+    ("decode s", "decode_s", ".2f"),
+)
 _WEBP_SIDE = 16383  # the longest that WebP can hold; beyond it PNG
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture file: its name, its bytes, uint8 [C, H, W], and what `read_image` found beside."""
+
+    name: str
+    bytes: int
+    x: Tensor
+    found: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,55 @@ class Picture:
     original: str
     thumbnail: str
     results: list[dict[str, Any]]
+
+    @property
+    def about(self) -> str:
+        """Its size in pixels."""
+        return f"{self.width}x{self.height}"
+
+
+def pictures(codecs: str | None, asked: dict[str, Any], bar: "Progress") -> Kind:
+    """Pictures for `compare`.
+
+    Args:
+        codecs: names for `open_codecs`; None is a few.
+        asked: options of the command line: the rate.
+        bar: is told how codecs go on that take long.
+
+    Raises:
+        ValueError: a codec or an option is wrong.
+    """
+    rate = _rate(asked)
+
+    def read(file: BinaryIO, name: str) -> Source:
+        x, found = read_image(file)
+        return Source(name, file.seek(0, io.SEEK_END), x, found)
+
+    def show_fit(step: int, steps: int, bpp: float, psnr: float) -> None:
+        detail = f"step {step} of {steps}, {bpp:.3f} bpp, {psnr:.2f} dB"
+        bar.update(bar.task_ids[-1], detail=detail)
+
+    return Kind(
+        open_codecs(codecs or CODECS, show_fit),
+        read,
+        run=lambda codec, source: run(codec, source.x, rate),
+        item=picture,
+        page=lambda items: page(items, rate),
+        columns=_COLUMNS,
+        asked=f" at {rate}",
+    )
+
+
+def _rate(asked: dict[str, Any]) -> Rate:
+    for name in ("start", "seconds"):
+        if name in asked:
+            raise click.UsageError(f"--{name} is for sounds")
+    if len(asked) > 1:
+        raise click.UsageError(f"--{' and --'.join(asked)} exclude each other".replace("_", "-"))
+    rate = Rate.of(**asked or {"bpp": 0.3})
+    if rate.name == "quality" and rate.value > 100:
+        raise click.UsageError(f"--quality must be 0 to 100, got {rate.value:g}")
+    return rate
 
 
 def run(codec: PictureCodec, x: Tensor, rate: Rate) -> tuple[Result, Tensor]:
@@ -97,27 +170,18 @@ def _no_alpha(x: Tensor, x_hat: Tensor) -> str | None:
     return "no transparency" if x.shape[0] in (2, 4) and x_hat.shape[0] in (1, 3) else None
 
 
-def picture(
-    name: str, size: int, x: Tensor, found: dict[str, Any], results: list[tuple[Result, Tensor]]
-) -> Picture:
-    """Put a picture and its results into the form of the page.
-
-    Args:
-        name: for people.
-        size: bytes of its file.
-        x: uint8 [C, H, W].
-        found: what `read_image` found beside the samples; the page keeps the colour profile.
-        results: of `run`.
-    """
+def picture(source: Source, results: Sequence[tuple[Result, Tensor]]) -> Picture:
+    """Put a picture and its results of `run` into the form of the page."""
+    x, found = source.x, source.found
     small = to_picture(colours(x))
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=80)
     return Picture(
-        name,
+        source.name,
         x.shape[2],
         x.shape[1],
-        size,
+        source.bytes,
         _uri(x, found),
         _as_uri("jpeg", file.getvalue()),
         [asdict(result) | {"src": _uri(x_hat, found)} for result, x_hat in results],

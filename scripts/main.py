@@ -28,7 +28,7 @@ COMMANDS = {
     "pack": "Pack the tensors of a model file without loss.",
     "unpack": "Turn packed tensors back into a model file.",
     "info": "Say what is inside .lpk files and whether they are whole.",
-    "compare": "Show what codecs make of pictures, on one page for a browser.",
+    "compare": "Show what codecs make of pictures or sounds, on one page for a browser.",
     "evaluate": "Measure codecs on a folder of files, beside their peers.",
     "train": "Train a codec on your own files.",
     "demo": "Encode and decode bundled samples and show the results.",
@@ -111,6 +111,11 @@ def _describe_os_error(error: OSError) -> str:
         what = "exists already; --force overwrites it"
     names = [str(name) for name in (error.filename2, error.filename) if name is not None]
     return ": ".join([*names[:1], what])
+
+
+def note(text: str) -> None:
+    """Say something on stderr, whatever goes to stdout."""
+    click.echo(f"latentpack: note: {text}", err=True)
 
 
 def fail(message: str, code: int = EXIT_ERROR) -> NoReturn:

@@ -78,16 +78,18 @@ function changeTheme() {
   style.colorScheme = themes[step(themes.indexOf(style.colorScheme), 1, 3)];
 }
 
-/** Call what stands in `keys` under the key, or `choose` with the digit and whether Shift is held. */
+/** Call what stands in `keys()` under the key; `choose(digit, shift)` says whether it took a digit. */
 function listen(keys, choose) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.matches("button") && [" ", "Enter"].includes(event.key)) return;
+    if (event.target.matches("button, select") && [" ", "Enter"].includes(event.key)) return;
+    if (event.key === "Escape" && document.querySelector(":popover-open")) return; // closes it
     const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code);
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (!(digit && choose(Number(digit[1]), event.shiftKey))) {
-      if (!keys[key]) return;
-      keys[key](event.shiftKey);
+      const act = keys()[key];
+      if (!act) return;
+      act(event.shiftKey);
     }
     event.preventDefault();
   });

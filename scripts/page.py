@@ -7,11 +7,36 @@ themes. A page named `comparison` adds `comparison.html` (what stands in the bod
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What `compare` does to files of a kind: how they are read, coded and shown.
+
+    Attributes:
+        codecs: to run; each has a name.
+        read: (file, its name for people) -> what it holds.
+        run: (codec, what a file holds) -> what the codec made of it.
+        item: (what a file holds, what codecs made of it) -> the item of the page, with `name`,
+            `about` and `results`, which are the figures as dicts.
+        page: items -> the page.
+        columns: of the table that is printed: head, key of a result, format.
+        asked: of all codecs alike, in words; may be empty.
+    """
+
+    codecs: Sequence[Any]
+    read: Callable[[BinaryIO, str], Any]
+    run: Callable[[Any, Any], Any]
+    item: Callable[[Any, list[Any]], Any]
+    page: Callable[[list[Any]], bytes]
+    columns: Sequence[tuple[str, str, str]]
+    asked: str = ""
 
 
 def fill(name: str, scripts: Sequence[str], subjects: Sequence[str], data: dict[str, Any]) -> bytes:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
 import torch
 from torch import Tensor
 
@@ -21,7 +20,8 @@ from latentpack.codecs.container import Reader
 from latentpack.codecs.rate_control import find_position
 from latentpack.datasets.metrics import psnr_db
 from latentpack.datasets.picture_peers import PEERS, PictureCoder
-from latentpack.scripts.codec_options import convert
+from latentpack.scripts.codec_options import read_options, split_names
+from latentpack.scripts.main import note
 from latentpack.scripts.pictures import bytes_asked, decode_picture, encode_picture, open_codec
 
 # (step, steps in all, bits per pixel, PSNR in dB) while a picture is fitted
@@ -64,23 +64,6 @@ def known_names() -> list[str]:
     return [*(name for name in registry.CODECS.values() if name.startswith("image/")), *PEERS]
 
 
-def split_names(text: str) -> list[str]:
-    """The names in a list with commas, in which options of a codec have commas as well.
-
-    >>> split_names("image/fit@preset=best,effort=3,jpeg")
-    ['image/fit@preset=best,effort=3', 'jpeg']
-    """
-    found: list[str] = []
-    for part in (part.strip() for part in text.split(",")):
-        if "=" in part and "@" not in part and found:
-            found[-1] += f",{part}"
-        elif part and part not in found:
-            found.append(part)
-    if not found:
-        raise ValueError(f"no codec is named; there are {', '.join(known_names())}")
-    return found
-
-
 def open_codecs(text: str, progress: Progress | None = None) -> list[PictureCodec]:
     """All codecs of a list of names; says on stderr which peers are left out.
 
@@ -91,7 +74,7 @@ def open_codecs(text: str, progress: Progress | None = None) -> list[PictureCode
     Raises:
         ValueError: a name or option is unknown, or nothing is left.
     """
-    names = split_names(text)
+    names = split_names(text, known_names())
     for name in names:
         _check(name)
     found = []
@@ -104,11 +87,6 @@ def open_codecs(text: str, progress: Progress | None = None) -> list[PictureCode
     if not found:
         raise ValueError(f"none of {', '.join(names)} can run here")
     return found
-
-
-def note(text: str) -> None:
-    """Say something on stderr, whatever goes to stdout."""
-    click.echo(f"latentpack: note: {text}", err=True)
 
 
 def _check(name: str) -> None:
@@ -124,7 +102,7 @@ def open_by_name(name: str, progress: Progress | None = None) -> PictureCodec:
     if name in PEERS:
         return _peer(PEERS[name])
     bare, _, texts = name.partition("@")
-    options = dict(_option(part) for part in texts.split(",") if part)
+    options = read_options(texts)
     if progress and "progress" in registry.parameters(registry.load(bare)):
         options["progress"] = progress
     steps = _QUALITIES_OF.get(bare, _QUALITIES)
@@ -184,13 +162,6 @@ def _digest(codec: Codec) -> Any:
 def _weights(codec: Codec) -> str:
     digest = _digest(codec)
     return f", weights {digest.hex()}" if isinstance(digest, bytes) else ""
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"option {text!r} has no value; write {text}=..., e.g. effort=9")
-    return convert(name.strip(), value.strip())
 
 
 def _peer(coder: PictureCoder) -> PictureCodec:

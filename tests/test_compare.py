@@ -2,9 +2,6 @@
 
 import base64
 import io
-import json
-import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +12,12 @@ from PIL import Image
 from latentpack.codecs import registry
 from latentpack.codecs.codec import Rate
 from latentpack.datasets.picture_peers import PEERS
-from latentpack.scripts.picture_codecs import known_names, open_by_name, split_names, visible
+from latentpack.scripts.codec_options import split_names
+from latentpack.scripts.picture_codecs import known_names, open_by_name, visible
 from latentpack.tests.command_line import fails, run
+from latentpack.tests.pages import fetches_nothing, read_page, said, type_keys
 
-pytest_plugins = ["latentpack.tests.picture_double"]
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytest_plugins = ["latentpack.tests.browser", "latentpack.tests.picture_double"]
 
 
 def draw(path, mode="RGB", width=120, height=90, seed=0):
@@ -32,11 +30,6 @@ def draw(path, mode="RGB", width=120, height=90, seed=0):
         picture.putalpha(Image.fromarray((columns * 255 // width).astype(np.uint8)))
     picture.convert(mode).save(path)
     return path
-
-
-def read_page(path):
-    text = path.read_text(encoding="utf-8")
-    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1]), text
 
 
 def decode_uri(uri):
@@ -63,10 +56,7 @@ def test_page_holds_everything(tmp_path, picture_codec):
         )
         assert found["bpp"] == pytest.approx(found["bytes"] * 8 / x[..., 0].size)
         assert found["encode_s"] > 0 and found["ms_ssim"] is None  # too small for five scales
-    # Nothing is fetched: no address, and a policy that forbids all but what is on the page.
-    code = text.replace(re.search(r'id="data">(.*?)</script>', text, re.S)[1], "")
-    assert not re.search(r"https?:|//[a-z]|url\(|@import|<link (?!rel=\"icon\")", code)
-    assert "default-src 'none'" in text
+    fetches_nothing(text)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -118,7 +108,7 @@ def test_quality_is_measured_on_what_shows():
 
 
 def test_names_with_options():
-    assert split_names("image/fit@preset=best,effort=3, jpeg,jpeg") == [
+    assert split_names("image/fit@preset=best,effort=3, jpeg,jpeg", []) == [
         "image/fit@preset=best,effort=3",
         "jpeg",
     ]
@@ -187,24 +177,6 @@ def test_a_page_that_exists_is_kept(tmp_path):
 # ---- in a browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: install [dev]")
-    if not CHROMIUM or not DRIVER:
-        pytest.skip("no chromium and chromedriver: the page was NOT opened in a browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync"
-    flags += " disable-background-networking disable-component-update window-size=1200,900"
-    for flag in [*flags.split(), f"user-data-dir={profile}"]:
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
 def opened(browser, tmp_path, picture_codec):
     """The page of two pictures in the browser, from a file; nothing may be said on the console."""
@@ -214,7 +186,7 @@ def opened(browser, tmp_path, picture_codec):
     assert run("compare", *sources, "--codecs", codecs, "--bpp", 1, "-o", page).exit_code == 0
     browser.get(page.as_uri())
     yield browser
-    assert [line for line in browser.get_log("browser") if line["level"] != "DEBUG"] == []
+    assert said(browser) == []
 
 
 def screen(driver):
@@ -223,8 +195,7 @@ def screen(driver):
 
 
 def press(driver, *keys):
-    for key in keys:
-        driver.find_element("tag name", "body").send_keys(key)
+    type_keys(driver, *keys)
     settle(driver)
 
 
