@@ -2,6 +2,9 @@
 
 from typing import BinaryIO
 
+import av
+import av.error
+
 # Tags about the file instead of its sound.
 _NO_TAGS = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "handler_name", "vendor_id",
@@ -11,14 +14,25 @@ _NO_TAGS = {
 _TAG_CHARACTERS = 4096  # of a tag; more is no text that a person wrote
 _SUFFIXES = (
     "wav wave w64 rf64 bwf flac mp3 mp2 mp1 mpga m4a m4b aac ogg oga opus spx aif aiff aifc au snd "
-    "caf wma asf wv tta ape mpc tak ac3 eac3 dts amr awb gsm voc ra mka webm weba mkv mp4 m4v mov "
-    "avi mpg mpeg ts mts 3gp 3g2 flv wmv"
+    "caf wma wv tta ape mpc tak ac3 eac3 dts amr awb gsm voc ra mka weba"
 )
 
 
 def suffixes() -> set[str]:
-    """The file suffixes that are taken for files with sound: {".wav", ".mp3", ...}."""
+    """The suffixes of files that hold sound and nothing else: {".wav", ".mp3", ...}."""
     return {"." + name for name in _SUFFIXES.split()}
+
+
+def has_sound(file: BinaryIO) -> bool:
+    """Whether FFmpeg finds sound in a seekable file; its position stays."""
+    start = file.tell()
+    try:
+        with av.open(file) as container:
+            return bool(container.streams.audio)
+    except (av.error.FFmpegError, ValueError, OSError):
+        return False
+    finally:
+        file.seek(start)
 
 
 def tags_of(found: dict[str, str]) -> dict[str, str]:

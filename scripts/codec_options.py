@@ -6,6 +6,7 @@ given to a codec without it is an error that lists what the codec has.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_Codec = TypeVar("_Codec")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -22,13 +24,18 @@ class Duration(click.ParamType[float]):
 
     name = "time"
 
+    def __init__(self, zero: bool = False) -> None:
+        """Take 0 as well, or not."""
+        self._zero = zero
+
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         """See click."""
         if isinstance(value, float):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", str(value).strip().lower())
-        if not match or match[2] not in _SECONDS or not float(match[1]):
-            self.fail(f"{value!r} is no time above 0; write 90, 90s, 1.5m or 2h", param, ctx)
+        if not match or match[2] not in _SECONDS or not (float(match[1]) or self._zero):
+            above = "" if self._zero else " above 0"
+            self.fail(f"{value!r} is no time{above}; write 90, 90s, 1.5m or 2h", param, ctx)
         return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -53,6 +60,9 @@ OPTIONS: dict[str, Callable[[_Command], _Command]] = {
     "levels": click.option(
         "--levels", type=click.IntRange(1), help="The most levels of codes, of image/tokens."
     ),
+    "bits": click.option(
+        "--bits", type=click.IntRange(8, 32), help="Of a sample, of audio/lossless.  [the file's]"
+    ),
     "max_error": click.option(
         "--max-error", type=click.IntRange(0), help="Largest error of a sample; 0 is lossless."
     ),
@@ -70,6 +80,21 @@ def split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keyword arguments of a command -> those for the codec that were given, and the others."""
     options = {n: v for n, v in given.items() if n in OPTIONS and v is not None}
     return options, {n: v for n, v in given.items() if n not in OPTIONS}
+
+
+def make_codec(loaded: type[_Codec], given: dict[str, Any]) -> _Codec:
+    """Make a codec; options that are None are left to it.
+
+    Raises:
+        ValueError: it has no such option.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    known = inspect.signature(loaded).parameters
+    name: Any = loaded.name  # type: ignore[attr-defined]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}; it has {', '.join(known)}")
+    return loaded(**options)
 
 
 def convert(name: str, text: str) -> tuple[str, Any]:

@@ -1,28 +1,45 @@
 """Command line: latentpack decode photo.lpk -o photo.png."""
 
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from latentpack.scripts.info import KINDS
-from latentpack.scripts.jobs import STREAM, Job, note, plan, run_jobs, source_file, target_file
+from latentpack.scripts import media
+from latentpack.scripts.codec_options import Duration
+from latentpack.scripts.jobs import STREAM, Job, plan, run_jobs, source_file, target_file
 from latentpack.scripts.main import main
 
-if TYPE_CHECKING:
-    from latentpack.codecs.codec import Codec
-
 LPK_SUFFIXES = {".lpk"}
+
+
+class _Bits(click.Choice[str]):
+    """`float` is 0."""
+
+    def __init__(self) -> None:
+        super().__init__(["8", "16", "24", "32", "float"])
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        chosen = super().convert(value, param, ctx)
+        return 0 if chosen == "float" else int(chosen)
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE.lpk...")
 @click.option("-o", "--output", metavar="PATH", help="File, folder, or - for standard output.")
-@click.option("--format", "format_name", help="png, jpg, webp, tiff, ...  [default: by name, png]")
+@click.option(
+    "--format", "format_name", help="png, jpg, ..., wav, flac, mp3, ...  [by name; png, wav]"
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights it was encoded with.")
 @click.option("--levels", type=click.IntRange(1), help="The most levels of codes to decode.")
-@click.option("--keep-going", is_flag=True, help="Decode the whole levels of a cut file.")
+@click.option("--start", type=Duration(zero=True), help="Of a sound, leave out this time before.")
+@click.option("--duration", type=Duration(), help="Of a sound, decode so much, e.g. 30s or 1.5m.")
+@click.option("--bits", type=_Bits(), help="Of a sound's samples: 8, 16, 24, 32 or float.  [16]")
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Of a damaged file: the whole levels of a picture; a sound with its gaps concealed.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to compute with.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite files that exist.")
 def decode(
@@ -31,14 +48,19 @@ def decode(
     format_name: str | None,
     weights: Path | None,
     levels: int | None,
+    start: float | None,
+    duration: float | None,
+    bits: int | None,
     keep_going: bool,
     threads: int | None,
     force: bool,
 ) -> None:
-    """Turn .lpk files back into pictures.
+    """Turn .lpk files back into pictures and sounds.
 
-    The name of the output says its format; PNG, WebP and TIFF keep every sample, JPEG and AVIF
-    lose a little more. Alpha, ICC profile and EXIF are written where the format holds them.
+    The name of the output says its format. PNG, WebP and TIFF keep every sample of a picture,
+    JPEG and AVIF lose a little more; alpha, ICC profile and EXIF are written where the format
+    holds them. WAV, FLAC, AIFF and WavPack keep every sample of a sound, MP3, Opus and M4A don't;
+    sounds get their own sample rate, if the format has it, and their tags.
     Files of tensors are turned back by `latentpack unpack`. Files of image/tokens may be decoded to
     their first levels, and with --keep-going to those that are whole in a file that was cut.
 
@@ -47,54 +69,48 @@ def decode(
     latentpack decode photo.lpk -o photo.webp
     latentpack decode packed/ -o pictures/ --format jpg
     latentpack decode - -o - --format png < photo.lpk | display
+    latentpack decode speech.lpk                       speech.wav beside it
+    latentpack decode speech.lpk -o part.mp3 --start 2m --duration 30s
+    latentpack decode damaged.lpk -o most.flac --keep-going
     """
-    from latentpack.datasets.images import picture_format
-
     if format_name is not None:
-        picture_format(format_name)
+        _check_format(format_name)
     elif output == STREAM:
         raise click.UsageError("standard output has no name to tell the format; give --format")
-    suffix = "." + (format_name or "png").lower().removeprefix(".")
-    jobs = plan(sources, output, suffix, lambda: LPK_SUFFIXES)
+    asked = None if format_name is None else "." + format_name.lower().removeprefix(".")
+    jobs = plan(sources, output, asked or media.decoded_suffix, lambda: LPK_SUFFIXES)
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    options = {"weights": weights, "levels": levels, "keep_going": keep_going or None}
-    codecs: dict[int, Codec] = {}
-    run_jobs(jobs, lambda job: decode_file(job, format_name, options, force, codecs))
+    given = {"weights": weights, "levels": levels, "keep_going": keep_going or None}
+    options = media.DecodeOptions(format_name, given, force, start, duration, bits)
+    run_jobs(jobs, lambda job: decode_file(job, options))
 
 
-def decode_file(
-    job: Job,
-    format_name: str | None,
-    options: dict[str, Any],
-    force: bool,
-    codecs: "dict[int, Codec]",
-) -> str:
-    """Do one file; `codecs` holds those that are loaded. Returns the line to print.
+def _check_format(name: str) -> None:
+    from latentpack.datasets.audio_writer import audio_format
+    from latentpack.datasets.images import picture_format
 
-    What the codec warns of is noted: how much of a damaged file is in the picture.
-    """
-    from latentpack.codecs.codec import DamageWarning
+    try:
+        audio_format(name)
+    except ValueError as no_sound:
+        try:
+            picture_format(name)
+        except ValueError as no_picture:
+            raise ValueError(f"{no_picture}; {no_sound}") from None
+
+
+def decode_file(job: Job, options: media.DecodeOptions) -> str:
+    """Do one file; returns the line to print."""
     from latentpack.codecs.container import Reader
-    from latentpack.datasets.images import picture_format, write_image
-    from latentpack.scripts.pictures import open_codec
 
-    format_name = picture_format(format_name or Path(job.target).suffix or "png")
-    with source_file(job.source) as source, target_file(job, force) as target:
-        reader = Reader(source)
-        if reader.codec_id not in codecs:
-            codecs[reader.codec_id] = open_codec(reader.codec_id, **options)
-        with warnings.catch_warnings(record=True, category=DamageWarning) as caught:
-            warnings.simplefilter("always", DamageWarning)
-            x = codecs[reader.codec_id].decode(reader.params, reader.packets())
-        for warning in caught:
-            note(job, str(warning.message))
-        for text in write_image(target, x, reader.metadata, format_name):
-            note(job, text)
-    channels, height, width = x.shape
-    return f"{job.source} -> {job.target}: {width}x{height} {KINDS[channels]}"
+    with source_file(job.source) as source, target_file(job, options.force) as target:
+        if media.kind_of_lpk(job.source, Reader(source)) == media.SOUND:
+            from latentpack.scripts import sound_files as files
+        else:
+            from latentpack.scripts import picture_files as files  # type: ignore[no-redef]
+        return files.decode_file(job, source, target, options)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ def info(sources: tuple[str, ...], as_json: bool, show_all: bool) -> None:
     """Say what is inside packed files, .lpk or .safetensors, and check every checksum.
 
     Shows codec, size, dimensions, bits per pixel and what the file keeps beside the samples; for
-    tensors names, dtypes, shapes and the ratio. A damaged file is told with what can still be
-    read of it, and the exit code is 2.
+    sounds duration, sample rate, channels and kbit/s; for tensors names, dtypes, shapes and the
+    ratio. A damaged file is told with what can still be read of it, and the exit code is 2.
 
     \b
     latentpack info photo.lpk
@@ -66,6 +66,8 @@ def text(report: Report, show_all: bool = False) -> str:
     if report.picture:
         width, height, channels = report.picture
         lines.append(_line("picture", f"{width}x{height}, {KINDS.get(channels, channels)}"))
+    if report.sound:
+        lines.append(_line("sound", _sound(report)))
     if report.weights:
         lines.append(_line("weights", report.weights))
     if report.fitted:
@@ -90,9 +92,17 @@ def _size(report: Report) -> str:
     size = f"{report.bytes:,} bytes"
     if report.picture:
         size += f", {report.bytes * 8 / (report.picture[0] * report.picture[1]):.3f} bpp"
+    if report.kbps is not None:
+        size += f", {report.kbps:.2f} kbps"
     if report.raw_bytes is not None:
         size += f", {report.bytes / max(report.raw_bytes, 1):.2%} of {report.raw_bytes:,}"
     return size
+
+
+def _sound(report: Report) -> str:
+    rate, channels = (report.sound or {})["sample_rate"], (report.sound or {})["channels"]
+    plural = "s" if channels > 1 else ""
+    return f"{report.seconds:.2f} s at {rate} Hz, {channels} channel{plural}"
 
 
 def _shown(value: Any) -> str:

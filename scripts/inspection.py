@@ -32,6 +32,7 @@ class Report:
     Attributes:
         codec: its name, or "unknown codec 77".
         picture: [width, height, channels], for pictures.
+        sound: channels, sample_rate in Hz and samples to a channel, for sounds.
         fitted: what image/fit says about its tiles; bytes are of all of them.
         levels: of image/tokens, as Tokens.levels_in says; none without the weights.
         base: digest of the model that a delta was made from.
@@ -47,6 +48,8 @@ class Report:
     weights: str | None
     metadata: dict[str, Any]
     picture: list[int] | None = None
+    sound: dict[str, int] | None = None
+    sample_bytes: int = 2
     base: str | None = None
     digest: str | None = None
     tensors: list[TensorInfo] = field(default_factory=list)
@@ -61,7 +64,19 @@ class Report:
         """Bytes of the decoded signal."""
         if self.picture:
             return math.prod(self.picture)
+        if self.sound:
+            return self.sound["channels"] * self.sound["samples"] * self.sample_bytes
         return sum(tensor.raw_bytes for tensor in self.tensors) if self.tensors else None
+
+    @property
+    def seconds(self) -> float:
+        """Of a sound."""
+        return self.sound["samples"] / self.sound["sample_rate"] if self.sound else 0.0
+
+    @property
+    def kbps(self) -> float | None:
+        """1000 bits of the file per second of a sound; None where there is no second."""
+        return self.bytes * 8 / self.seconds / 1000 if self.seconds else None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: blobs are given by their size."""
@@ -75,6 +90,9 @@ class Report:
         for name in ("fitted", "levels"):
             if not shown[name]:
                 del shown[name]
+        del shown["sample_bytes"]
+        if self.sound:
+            shown |= {"seconds": self.seconds, "kbps": self.kbps}
         if self.picture:
             shown["bpp"] = self.bytes * 8 / (self.picture[0] * self.picture[1])
         if self.raw_bytes is not None:
@@ -107,9 +125,12 @@ def inspect_file(file: BinaryIO, path: str) -> Report:
     )
     if report.codec.startswith("image/"):
         report.picture = _dimensions(reader.params)
+    report.sound = _sound(reader.params) if report.codec.startswith("audio/") else None
+    if report.sound and type(reader.params.get("b")) is int:
+        report.sample_bytes = -(-reader.params["b"] // 8)
     codec = None
     # A box's checksum leaves out the bulk of tensors; and a fitted picture has more to tell.
-    if report.codec.startswith("tensor/") or report.codec == "image/fit":
+    if report.codec.startswith(("tensor/", "audio/")) or report.codec == "image/fit":
         codec = registry.load(reader.codec_id)()
     try:
         for packet in reader.packets():
@@ -158,12 +179,21 @@ def _dimensions(params: dict[str, Any]) -> list[int] | None:
     return size if whole else None
 
 
+def _sound(params: dict[str, Any]) -> dict[str, int] | None:
+    channels, rate = params.get("c"), params.get("r")
+    if type(channels) is not int or type(rate) is not int or channels < 1 or rate < 1:
+        return None
+    return {"channels": channels, "sample_rate": rate, "samples": 0}
+
+
 def _look_at(
     packet: Packet, reader: Reader | OuterReader, codec: Codec | None, report: Report
 ) -> None:
     """Add a packet whose box is right to the report."""
     if report.picture and codec is not None:
         _add_tile(packet, reader, codec, report)
+    elif report.sound and codec is not None:
+        report.sound["samples"] += codec.describe(reader.params, packet)["samples"]
     elif codec is not None:
         try:
             about = codec.describe(reader.params, packet)
@@ -206,6 +236,8 @@ def _salvage(
 ) -> None:
     """Count again, packet by packet, what can be read of a damaged file."""
     report.packets, report.tensors, report.damage = 0, [], []
+    if report.sound:
+        report.sound["samples"] = 0
     try:
         report.packets_listed = len(_open(file).keys())
     except BitstreamError:

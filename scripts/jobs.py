@@ -1,13 +1,15 @@
 """Which file becomes which: sources of a command line, their targets, and the run over all."""
 
 import glob
-import io
+import shutil
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import click
 
@@ -17,6 +19,10 @@ from latentpack.scripts.main import describe
 Advance = Callable[[], None]  # called after each file
 STREAM = "-"
 _BIG_FILE = 4_000_000  # bytes from which a single file gets a progress bar
+_BIG_PACKED = 100_000  # the same of a .lpk file
+_HELD_BYTES = 1 << 26  # of standard input in memory
+_SHOWN_WARNINGS = 5
+_bars: list[Callable[[float], None]] = []  # what shows the share of the file at hand
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,10 @@ class Job:
 
 
 def plan(
-    sources: Iterable[str], output: str | None, suffix: str, known: Callable[[], set[str]]
+    sources: Iterable[str],
+    output: str | None,
+    suffix: str | Callable[[str], str],
+    known: Callable[[], set[str]],
 ) -> list[Job]:
     """Pair every source with its target.
 
@@ -37,7 +46,7 @@ def plan(
         sources: files, patterns ("*.png"), folders (searched to the bottom), or "-".
         output: a file, "-", or a folder (when it is one, ends in "/", or there are several
             sources). None puts each target beside its source, and that of "-" to "-".
-        suffix: of the targets, with its dot.
+        suffix: of the targets, with its dot; or what gives it for the path of a source.
         known: gives the suffixes of the files that are taken from folders.
 
     Raises:
@@ -95,12 +104,21 @@ def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def _target(path: str, relative: Path, output: str | None, into_folder: bool, suffix: str) -> str:
+def _target(
+    path: str,
+    relative: Path,
+    output: str | None,
+    into_folder: bool,
+    suffix: str | Callable[[str], str],
+) -> str:
+    if output is not None and not into_folder:
+        return output
+    if path == STREAM and output is None:
+        return STREAM
+    ending = suffix if isinstance(suffix, str) else suffix(path)
     if output is None:
-        return STREAM if path == STREAM else str(Path(path).with_suffix(suffix))
-    if into_folder:
-        return str(Path(output) / relative.with_suffix(suffix))
-    return output
+        return str(Path(path).with_suffix(ending))
+    return str(Path(output) / relative.with_suffix(ending))
 
 
 def _refuse_clashes(jobs: list[Job]) -> None:
@@ -133,13 +151,38 @@ def target_file(job: Job, force: bool) -> Iterator[BinaryIO]:
 
 
 def source_file(path: str) -> BinaryIO:
-    """The file to read, seekable."""
-    return io.BytesIO(sys.stdin.buffer.read()) if path == STREAM else Path(path).open("rb")
+    """The file to read, seekable; of standard input a copy, on the disk where it is large."""
+    if path != STREAM:
+        return Path(path).open("rb")
+    file = cast(BinaryIO, tempfile.SpooledTemporaryFile(_HELD_BYTES))
+    shutil.copyfileobj(sys.stdin.buffer, file)
+    file.seek(0)
+    return file
 
 
 def note(job: Job, text: str) -> None:
     """Say something about a file on stderr, whatever goes to stdout."""
     click.echo(f"latentpack: note: {job.source}: {text}", err=True)
+
+
+@contextmanager
+def noted_damage(job: Job) -> Iterator[None]:
+    """Say what a codec warns of: how much of a damaged file could be decoded."""
+    from latentpack.codecs.codec import DamageWarning
+
+    with warnings.catch_warnings(record=True, category=DamageWarning) as caught:
+        warnings.simplefilter("always", DamageWarning)
+        yield
+    for warning in caught[:_SHOWN_WARNINGS]:
+        note(job, str(warning.message))
+    if caught[_SHOWN_WARNINGS:]:
+        note(job, f"... and {len(caught) - _SHOWN_WARNINGS} more of this kind")
+
+
+def show_share(share: float) -> None:
+    """Move the bar, if there is one, to a share of the file that is worked on."""
+    if _bars:
+        _bars[-1](min(share, 1.0))
 
 
 def run_jobs(jobs: list[Job], work: Callable[[Job], str]) -> None:
@@ -170,7 +213,7 @@ def run_jobs(jobs: list[Job], work: Callable[[Job], str]) -> None:
 
 def _progress(jobs: list[Job]) -> AbstractContextManager[Advance]:
     """A bar on a terminal, for many files or a big one."""
-    big = any(job.source != STREAM and _size(job.source) > _BIG_FILE for job in jobs)
+    big = any(job.source != STREAM and _is_big(job.source) for job in jobs)
     if not (len(jobs) > 1 or big) or not sys.stderr.isatty():
         return nullcontext(_no_bar)
     return _bar(jobs)
@@ -180,8 +223,9 @@ def _no_bar() -> None:
     """There is nothing to move."""
 
 
-def _size(path: str) -> int:
-    return Path(path).stat().st_size if Path(path).is_file() else 0
+def _is_big(path: str) -> bool:
+    size = Path(path).stat().st_size if Path(path).is_file() else 0
+    return size > (_BIG_PACKED if path.endswith(".lpk") else _BIG_FILE)
 
 
 @contextmanager
@@ -195,8 +239,15 @@ def _bar(jobs: list[Job]) -> Iterator[Advance]:
         # One file has no known share that is done: the bar pulses.
         task = progress.add_task(Path(jobs[0].source).name, total=len(jobs) if jobs[1:] else None)
         following = iter([*jobs[1:], jobs[-1]])
+        done = 0
 
         def advance() -> None:
-            progress.update(task, advance=1, description=Path(next(following).source).name)
+            nonlocal done
+            done += 1
+            progress.update(task, completed=done, description=Path(next(following).source).name)
 
-        yield advance
+        _bars.append(lambda share: progress.update(task, completed=done + share, total=len(jobs)))
+        try:
+            yield advance
+        finally:
+            _bars.pop()

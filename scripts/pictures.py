@@ -1,6 +1,5 @@
 """A picture to the bytes of a .lpk file and back, with a codec that is loaded once."""
 
-import inspect
 import io
 from typing import Any, BinaryIO
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from latentpack.codecs import registry
 from latentpack.codecs.codec import Buffer, Codec, Rate
 from latentpack.codecs.container import Reader, Writer, empty_size
+from latentpack.scripts.codec_options import make_codec
 
 _BYTE_RATES = ("bpp", "max_bytes", "ratio")
 
@@ -21,13 +21,8 @@ def open_codec(codec: str | int, **options: Any) -> Codec:
     """
     loaded = registry.load(codec)
     if not loaded.name.startswith("image/"):
-        raise ValueError(f"{loaded.name} holds tensors, no picture; use pack and unpack")
-    given = {name: value for name, value in options.items() if value is not None}
-    known = inspect.signature(loaded).parameters
-    for name in given:
-        if name not in known:
-            raise ValueError(f"{loaded.name} has no option {name!r}; it has {', '.join(known)}")
-    return loaded(**given)
+        raise ValueError(f"{loaded.name} is no codec for pictures; tensors: use pack and unpack")
+    return make_codec(loaded, options)
 
 
 def encode_picture(

@@ -158,7 +158,7 @@ def test_existing_files_stay(photo):
         (["photo.png", "--max-pixels", "100"], "1200 pixels, the limit is 100"),
         (["cut.png"], "cut.png: the picture is damaged or cut short"),
         (["nan.png"], "the latents hold NaN"),
-        ([], "missing argument 'PICTURE...'"),
+        ([], "missing argument 'FILE...'"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path, monkeypatch, args, message):

@@ -1,154 +1,314 @@
-"""The kernel of sounds: every backend gives exactly what the reference gives."""
+"""Sounds through `latentpack encode`, `decode` and `info`: without loss, so that all is told."""
 
-import numpy as np
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from latentpack.kernels import rans, sounds
-from latentpack.kernels.sounds import Channel
-from latentpack.kernels.sounds_filters_ref import Gradient, LeastSquares, blocks
+from latentpack.codecs.container import Reader, Writer
+from latentpack.datasets.audio import open_audio, read_audio
+from latentpack.datasets.audio_writer import write_audio
+from latentpack.scripts import jobs
+from latentpack.tests.command_line import fails, run
 
-COMPILED = [name for name in rans.backends() if name != "ref"]
-FULL = Channel(-(1 << 31), (1 << 31) - 1, 0)
-
-
-def tones(channels, length, peak, seed=0, noise=0.05):
-    """Two tones and noise, int32 [channels, length]."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(length)
-    base = 0.5 * np.sin(0.07 * t) + 0.3 * np.sin(0.31 * t + 1)
-    many = base + rng.normal(0, noise, (channels, length))
-    return np.rint(many.clip(-1, 1) * peak).astype(np.int32)
+ROOT = Path(__file__).parents[1]
+LOSSLESS = ("--codec", "audio/lossless", "--effort", 0)
+TAGS = {"title": "A tone", "artist": "Nobody"}
 
 
-def ranges(samples, partners):
-    return [Channel(int(r.min()), int(r.max()), p) for r, p in zip(samples, partners, strict=True)]
+def integers(channels=2, length=30001, bits=16, seed=0):
+    """A tone with noise, int32 [C, N]."""
+    generator = torch.Generator().manual_seed(seed)
+    tone = torch.sin(torch.arange(length) * 0.05) * 2 ** (bits - 3)
+    hiss = torch.randn(channels, length, generator=generator) * 20
+    return (tone + hiss).round().to(torch.int32)
 
 
-def clicks(length):
-    """Silence, full scale, and steps between."""
-    samples = np.zeros((1, length), np.int32)
-    samples[0, 10:30:3] = (1 << 31) - 1
-    samples[0, 11:30:3] = -(1 << 31)
-    samples[0, 40:] = 5
-    return samples
+def write(path, x, rate=8000, bits=16, **options):
+    write_audio(path, (x << (32 - bits)), rate, bits=bits, metadata=TAGS, **options)
+    return path
 
 
-CASES = {
-    "one sample": (tones(1, 1, 9000), [0], 1),
-    "two samples": (tones(1, 2, 9000), [0], 2),
-    "speech-like": (tones(1, 150, 9000), [0], 1),
-    "fast": (tones(1, 130, 9000), [0], 0),
-    "stereo": (tones(2, 90, 3000), [1, 0], 1),
-    "best": (tones(2, 60, 3000), [1, 0], 2),
-    "many": (tones(4, 30, 500), [1, 0, 0, 3], 1),
-    "quiet": (tones(1, 150, 2), [0], 1),
-    "24 bits": (tones(1, 120, 1 << 22), [0], 1),
-    "32 bits": (tones(2, 60, (1 << 31) - 1), [1, 0], 1),
-    "clicks": (clicks(60), [0], 1),
-    "none": (np.zeros((2, 0), np.int32), None, 1),
-}
+def read(path):
+    with open_audio(path) as reader:
+        return torch.cat(list(reader.blocks(dtype=torch.int32)), dim=1), reader
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_backend_equals_the_reference(name):
-    samples, partners, effort = CASES[name]
-    channels = ranges(samples, partners) if partners else [Channel(-5, 5, 0), Channel(0, 0, 0)]
-    data = sounds.encode(samples, channels, effort, backend="ref")
-    length = samples.shape[1]
-    for backend in rans.backends():
-        if backend != "ref":
-            assert sounds.encode(samples, channels, effort, backend=backend) == data
-        if backend != "ref" or samples.size < 70:
-            back = sounds.decode(data, channels, length, effort, backend=backend)
-            assert np.array_equal(back, samples)
+@pytest.fixture
+def tone(tmp_path):
+    return write(tmp_path / "tone.wav", integers())
 
 
-@pytest.mark.parametrize("effort", range(sounds.MAX_EFFORT + 1))
-def test_compiled_backends_agree_on_longer_sounds(effort):
-    samples = tones(3, 6000, 20000, seed=effort)
-    samples[1, 1000:2000] = 0
-    samples[2, 3000:] = np.random.default_rng(1).integers(-32768, 32768, 3000)
-    channels = [Channel(-32768, 32767, partner) for partner in (1, 0, 0)]
-    files = {sounds.encode(samples, channels, effort, backend=backend) for backend in COMPILED}
-    assert len(files) == min(1, len(COMPILED))
-    for data in files:
-        for backend in COMPILED:
-            back = sounds.decode(data, channels, 6000, effort, backend=backend)
-            assert np.array_equal(back, samples)
+@pytest.fixture
+def packed(tone):
+    """tone.lpk in packets of 0.5 s, beside tone.wav."""
+    from latentpack.scripts import sounds
+
+    with open_audio(tone) as reader, tone.with_suffix(".lpk").open("wb") as file:
+        codec = sounds.open_codec("audio/lossless", sample_rate=8000, effort=0, seconds=0.5)
+        sounds.write_sound(file, codec, reader.blocks(dtype=torch.int16), None, {"tags": TAGS})
+    return tone.with_suffix(".lpk")
 
 
-def test_flushing_denormal_numbers_changes_nothing():
-    samples = tones(1, 4000, 300)
-    samples[:, 500:] = 0  # sums decay
-    expected = sounds.encode(samples, ranges(samples, [0]))
-    assert torch.set_flush_denormal(True) in (True, False)  # False: this CPU always has them
+@pytest.mark.parametrize(
+    ("name", "bits", "channels", "rate"),
+    [
+        ("a.wav", 16, 2, 44100),
+        ("a.wav", 8, 1, 8000),
+        ("a.wav", 24, 1, 192000),
+        ("a.wav", 32, 3, 11025),
+        ("a.flac", 24, 6, 48000),
+        ("a.wv", 16, 1, 22050),
+    ],
+)
+def test_every_sample_comes_back(tmp_path, name, bits, channels, rate):
+    x = integers(channels, 3001, bits)
+    source = write(tmp_path / name, x, rate, bits)
+    result = run("encode", source, *LOSSLESS)
+    assert result.exit_code == 0, result.output
+    size = (tmp_path / "a.lpk").stat().st_size
+    seconds = 3001 / rate
+    line = f"{size:,} bytes, {seconds:.2f} s, {size * 8 / seconds / 1000:.2f} kbps"
+    assert result.stdout == f"{source} -> {tmp_path / 'a.lpk'}: {line}\n"
+    out = tmp_path / ("out" + source.suffix)
+    result = run("decode", tmp_path / "a.lpk", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert f"{seconds:.2f} s at {rate} Hz, {channels} channel" in result.stdout
+    found, reader = read(out)
+    assert torch.equal(found, x) and reader.bits == bits and reader.sample_rate == rate
+    assert reader.metadata == TAGS
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_short_sounds(tmp_path, length):
+    source = write(tmp_path / "a.wav", integers(2, length))
+    assert run("encode", source, *LOSSLESS).exit_code == 0
+    assert run("info", tmp_path / "a.lpk").exit_code == 0
+    assert run("decode", tmp_path / "a.lpk", "-o", tmp_path / "b.wav").exit_code == 0
+    assert torch.equal(read(tmp_path / "b.wav")[0], integers(2, length))
+
+
+def test_floats_are_rounded_and_it_is_said(tmp_path):
+    write_audio(tmp_path / "a.wav", torch.rand(1, 800) - 0.5, 8000, bits=0)
+    result = run("encode", tmp_path / "a.wav", *LOSSLESS)
+    assert "samples in floating point are rounded to 24 bits" in result.stderr
+    assert Reader((tmp_path / "a.lpk").read_bytes()).params["b"] == 24
+    assert run("encode", tmp_path / "a.wav", *LOSSLESS, "-f", "--bits", 16).exit_code == 0
+    assert Reader((tmp_path / "a.lpk").read_bytes()).params["b"] == 16
+
+
+def test_what_was_coded_with_loss(tmp_path):
+    write_audio(tmp_path / "a.mp3", integers(1) / 2**15, 8000)
+    result = run("encode", tmp_path / "a.mp3", *LOSSLESS)
+    assert result.exit_code == 0 and not result.stderr
+    assert run("decode", tmp_path / "a.lpk").exit_code == 0
+    found, rate = read_audio(tmp_path / "a.wav")
+    expected, _ = read_audio(tmp_path / "a.mp3")
+    assert rate == 8000 and (found - expected).abs().max() <= 2**-16
+
+
+def test_formats_bits_and_the_default_name(tone, packed):
+    assert "tone.wav: exists already; --force" in fails("decode", packed)
+    out = tone.with_name("out.wav")
+    assert run("decode", packed, "-o", out, "--bits", "float").exit_code == 0
+    assert read_audio(out)[0].equal(integers().float() / 2**15)
+    for name in ("out.mp3", "out.opus", "out.m4a"):
+        result = run("decode", packed, "-o", tone.with_name(name))
+        assert result.exit_code == 0, result.output
+        found, _ = read_audio(tone.with_name(name), sample_rate=8000)
+        assert found.shape == (2, 30001)
+        assert (found - integers() / 2**15).square().mean().sqrt() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "last"),
+    [
+        (("--start", "1s"), 8000, 30001),
+        (("--duration", "0.3"), 0, 2400),
+        (("--start", "1.2345", "--duration", "1.5s"), 9876, 21876),
+        (("--start", "3.75"), 30000, 30001),
+        (("--start", "0", "--duration", "1h"), 0, 30001),
+        (("--start", "2h"), 30001, 30001),
+    ],
+)
+def test_a_stretch(packed, options, first, last):
+    result = run("decode", packed, "-o", packed.with_name("part.wav"), *options)
+    assert result.exit_code == 0, result.output
+    assert torch.equal(read(packed.with_name("part.wav"))[0], integers()[:, first:last])
+
+
+def test_pipes_tell_sounds_by_their_content(tone, packed):
+    result = run("encode", "-", *LOSSLESS[2:], "--codec", "audio/lossless", input=tone.read_bytes())
+    assert result.exit_code == 0 and result.stdout_bytes.startswith(b"\x89LPK")
+    result = run("decode", "-", "-o", "-", "--format", "flac", input=packed.read_bytes())
+    assert result.exit_code == 0 and result.stdout_bytes.startswith(b"fLaC")
+    (tone.with_name("back.flac")).write_bytes(result.stdout_bytes)
+    assert torch.equal(read(tone.with_name("back.flac"))[0], integers())
+
+
+def test_folders_of_pictures_and_sounds(tmp_path, packed):
+    """Names choose the kind; what is decoded gets the suffix of its kind."""
+    (tmp_path / "in").mkdir()
+    packed.rename(tmp_path / "in" / "tone.lpk")
+    (tmp_path / "in" / "b.txt").write_text("text")
+    result = run("decode", tmp_path / "in", "-o", tmp_path / "out")
+    assert result.exit_code == 0 and (tmp_path / "out" / "tone.wav").exists()
+    result = run("encode", tmp_path / "out", "-o", tmp_path / "again", *LOSSLESS)
+    assert result.exit_code == 0 and (tmp_path / "again" / "tone.lpk").exists()
+
+
+def test_info(packed):
+    result = run("info", packed)
+    size = packed.stat().st_size
+    assert result.exit_code == 0 and "audio/lossless" in result.stdout
+    kbps = size * 8 / (30001 / 8000) / 1000
+    for part in ("3.75 s at 8000 Hz, 2 channels", f"{kbps:.2f} kbps", "title A tone", "8, every"):
+        assert part in result.stdout
+    found = json.loads(run("info", "--json", packed).stdout)
+    assert found["sound"] == {"channels": 2, "sample_rate": 8000, "samples": 30001}
+    assert found["kbps"] == pytest.approx(kbps) and found["raw_bytes"] == 120004
+
+
+def damage(packed, number):
+    """Flip a bit in the middle of a packet."""
+    data = bytearray(packed.read_bytes())
+    entries = Reader(bytes(data))._entries()
+    data[(entries[number][1] + entries[number + 1][1]) // 2] ^= 1
+    packed.write_bytes(data)
+
+
+def test_damage_is_an_error_or_concealed(packed, tmp_path):
+    damage(packed, 2)
+    out = tmp_path / "out.wav"
+    assert "checksum" in fails("decode", packed, "-o", out)
+    assert not out.exists() and not list(tmp_path.glob(".*"))
+    result = run("decode", packed, "-o", out, "--keep-going")
+    assert result.exit_code == 0 and "samples 8000 to 12000 are silence" in result.stderr
+    found, _ = read(out)
+    expected = integers()
+    expected[:, 8000:12000] = 0
+    assert torch.equal(found, expected)
+    assert "DAMAGED" in run("info", packed).stdout
+
+
+def test_a_file_that_was_cut(packed, tmp_path):
+    data = packed.read_bytes()
+    packed.write_bytes(data[: len(data) * 6 // 10])
+    assert "the file" in fails("decode", packed, "-o", tmp_path / "out.wav")
+    result = run("decode", packed, "-o", tmp_path / "out.wav", "--keep-going")
+    assert result.exit_code == 0 and "only what is whole is decoded" in result.stderr
+    found, _ = read(tmp_path / "out.wav")
+    assert found.shape == (2, 16000) and torch.equal(found, integers()[:, :16000])
+
+
+def test_a_damaged_source(tone):
+    tone.write_bytes(tone.read_bytes()[:60000])
+    assert "cut short" in fails("encode", tone, *LOSSLESS)
+    assert not tone.with_suffix(".lpk").exists()
+    result = run("encode", tone, *LOSSLESS, "--keep-going")
+    assert result.exit_code == 0 and "cut short" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["text.wav"], "text.wav: no sound but a text file"),
+        (["tone.wav", "--kbps", "8"], "audio/lossless takes no kbps: its size is what it is"),
+        (["tone.wav", "--bpp", "8"], "--bpp is for pictures; sounds take --kbps or --quality"),
+        (["tone.wav", "--show-psnr"], "--show-psnr measures pictures"),
+        (["tone.wav", "--stream", "1"], "stream is 1; it has 1 with sound"),
+        (["tone.wav", "--bits", "8"], "bits is 8; tone.wav in torch.int16 takes 16 to 16"),
+        (["tone.wav", "--max-error", "1"], "audio/lossless has no option 'max_error'"),
+        (["none.wav"], "none.wav: no such file"),
+        (["tone.wav", "-o", "tone.wav", "-f"], "would overwrite itself"),
+    ],
+)
+def test_wrong_input_is_one_line(tone, monkeypatch, args, message):
+    monkeypatch.chdir(tone.parent)
+    Path("text.wav").write_text("I am text")
+    before = sorted(Path().iterdir())
+    assert message in fails("encode", *args, "--codec", "audio/lossless")
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["-o", "a.xyz"], "no sound format '.xyz'; can be written: aac"),
+        (["-o", "a.png"], "no sound format '.png'"),
+        (["--format", "xyz"], "no sound format 'xyz'"),
+        (["-o", "a.flac", "--bits", "32"], "bits is 32; flac takes 16, 24"),
+        (["-o", "a.wav", "--start", "-1"], "'-1' is no time; write 90"),
+        (["-o", "a.mp3", "--start", "9h"], "the sound has no sample, which mp3 can't say"),
+        (["-o", "a.wav", "--levels", "1"], "audio/lossless has no option 'levels'"),
+    ],
+)
+def test_wrong_input_of_decode_is_one_line(packed, monkeypatch, args, message):
+    monkeypatch.chdir(packed.parent)
+    before = sorted(Path().iterdir())
+    assert message in fails("decode", packed.name, *args)
+    assert sorted(Path().iterdir()) == before
+
+
+def test_foreign_files(tmp_path):
+    with (tmp_path / "a.lpk").open("wb") as file, Writer(file, 9, {"c": 0}) as writer:
+        writer.close()
+    assert "'r', is None" in fails("decode", tmp_path / "a.lpk", "-o", tmp_path / "a.wav")
+    with (tmp_path / "b.lpk").open("wb") as file, Writer(file, 1, {}) as writer:
+        writer.close()
+    assert "`latentpack unpack` unpacks it" in fails("decode", tmp_path / "b.lpk")
+
+
+def test_the_bar_shows_the_share_of_a_file(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with jobs._bar([jobs.Job("a.wav", "")]) as advance:
+        jobs.show_share(0.25)
+        advance()
+    jobs.show_share(0.5)  # there is none any more
+
+
+HOUR = """
+import resource, sys, torch
+from latentpack.datasets.audio_writer import write_audio
+from latentpack.scripts import decode, encode, main
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+def go(*args):
     try:
-        assert sounds.encode(samples, ranges(samples, [0])) == expected
-    finally:
-        torch.set_flush_denormal(False)
+        main.cli.main([str(arg) for arg in args], prog_name="latentpack")
+    except SystemExit as error:
+        assert not error.code, args
+
+folder, seconds = sys.argv[1], int(sys.argv[2])
+tone = (torch.sin(torch.arange(8000) * 0.3) * 9000).round().to(torch.int16)[None]
+quiet = torch.zeros(1, 8000, dtype=torch.int16)
+blocks = (tone if second % 60 == 0 else quiet for second in range(seconds))
+write_audio(f"{folder}/long.wav", blocks, 8000)
+go("encode", f"{folder}/long.wav", "--codec", "audio/lossless", "--effort", "0")
+go("decode", f"{folder}/long.lpk", "-o", f"{folder}/back.wav")
+print(peak())
+"""
 
 
-@pytest.mark.parametrize("backend", COMPILED)
-@pytest.mark.parametrize("effort", range(sounds.MAX_EFFORT + 1))
-def test_any_bytes_decode_within_the_range(backend, effort):
-    rng = np.random.default_rng(effort)
-    for size in (0, 1, 40, 400):
-        data = rng.bytes(size)
-        for channel in (FULL, Channel(-3, 8, 0), Channel(7, 7, 0)):
-            back = sounds.decode(data, [channel], 500, effort, backend=backend)
-            assert back.min() >= channel.low and back.max() <= channel.high
-
-
-def test_what_sounds_get_small():
-    tone = tones(1, 20000, 8000, noise=0.001)  # the noise has 5 bits of entropy
-    assert len(sounds.encode(tone, ranges(tone, [0]))) < 5.4 / 8 * 20000
-    pair = np.concatenate([tone, tone * 2 + 1])  # the second is known from the first
-    more = len(sounds.encode(pair, ranges(pair, [1, 0]))) - len(sounds.encode(tone, [FULL]))
-    assert more < 0.5 / 8 * 20000
-    silence = np.zeros((1, 20000), np.int32)
-    assert len(sounds.encode(silence, [FULL])) < 30
-
-
-def test_wrong_arguments():
-    samples = tones(1, 10, 100)
-    for wrong, message in (
-        ((samples.astype(np.int16), [FULL]), "expected int32"),
-        ((samples, [FULL, FULL]), "2 channels for samples"),
-        ((samples, []), "0 channels"),
-        ((samples, [FULL], 3), "effort must be 0 to 2"),
-        ((samples, [Channel(-5, 5, 0)]), "not in its range"),
-        ((samples, [Channel(5, -5, 0)]), "has the range 5 to -5"),
-        ((samples, [FULL._replace(partner=1)]), "partner 1 of 1 channels"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            sounds.encode(*wrong)
-    with pytest.raises(ValueError, match="samples"):
-        sounds.decode(b"", [FULL], -1)
-
-
-def test_least_squares_find_a_recurrence():
-    """A tone follows x[t] = 2 cos(w) x[t-1] - x[t-2]."""
-    fit = LeastSquares(16, 4, 4, 0.998)
-    x = 1e5 * np.sin(0.2 * np.arange(300))
-    for t in range(16, 299):
-        fit.learn(x[t - 16 : t][::-1], x[t])
-    assert abs(fit.predict(x[299 - 16 : 299][::-1]) - x[299]) < 50
-
-
-def test_gradient_filters_find_an_echo():
-    rng = np.random.default_rng(0)
-    x = rng.normal(0, 1000, 4000).astype(np.float32)
-    x[20:] += np.float32(0.9) * x[:-20]
-    fit, missed = Gradient(32, 0.01), []
-    for value in x:
-        missed.append(value - fit.predicted)
-        fit.learn(missed[-1], value)
-    assert np.std(missed[-500:]) < 0.9 * np.std(x)  # of 0.74 that white noise would leave
-
-
-def test_sums_by_hand():
-    assert blocks(np.arange(128, dtype=np.float32), 16, 4) == 127 * 64
-    v = np.zeros(32, np.float32)
-    v[[0, 8, 16, 24]] = 1e8, 1, -1e8, 1  # 0 and 16 meet in one sum of two blocks
-    assert blocks(v, 16, 4) == 1.0 + np.float32(1.0)
+@pytest.mark.slow
+def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path):
+    """An hour is 115 MB as float32; 10 MB more than for a minute are allowed."""
+    peaks = []
+    for seconds in (60, 3600):
+        done = subprocess.run(
+            [sys.executable, "-c", HOUR, str(tmp_path), str(seconds)],
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": str(ROOT / ".import"), "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split()[-1]))
+        assert (tmp_path / "long.wav").read_bytes() == (tmp_path / "back.wav").read_bytes()
+        for name in ("long.wav", "long.lpk", "back.wav"):
+            (tmp_path / name).unlink()
+    assert peaks[1] - peaks[0] < 10, peaks
