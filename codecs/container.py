@@ -30,6 +30,9 @@ class Writer:
 
     Use as a context manager, or call `close` to finish the file: after an exception it is left
     without box E, and readers treat it as cut short.
+
+    Attributes:
+        offset: bytes written so far.
     """
 
     def __init__(
@@ -96,11 +99,12 @@ class Writer:
         if not self._open:
             return
         self._open = False
-        if len(self._entries) < 2:
-            self._file.write(put_box("E", index_offset=None))
-            return
-        index = put_box("I", entries=self._entries)
-        self._file.write(index + put_box("E", index_offset=self.offset))
+        end = put_box("E", index_offset=None)
+        if len(self._entries) >= 2:
+            index = put_box("I", entries=self._entries)
+            end = index + put_box("E", index_offset=self.offset)
+        self._file.write(end)
+        self.offset += len(end)
 
     def __enter__(self) -> Writer:
         """Return self."""

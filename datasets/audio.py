@@ -54,7 +54,7 @@ class AudioReader:
         self.samples = 0
         self._read = False
         try:
-            self._container = av.open(file, metadata_errors="replace", io_open=_refuse)
+            self._container = av.open(file, "r", metadata_errors="replace", io_open=_refuse)
         except _DAMAGE as error:
             _raise_if_of_the_disk(error)
             reason = f"no sound that can be read ({_reason(error)}), or damaged"
@@ -315,7 +315,9 @@ def open_audio(
     """
     if isinstance(source, (str, Path)):
         return _OwningReader(Path(source), stream, keep_going)
-    return AudioReader(source, str(getattr(source, "name", "the sound")), stream, keep_going)
+    name = getattr(source, "name", None)
+    called = name if isinstance(name, str) and name else "the sound"
+    return AudioReader(source, called, stream, keep_going)
 
 
 def read_audio(

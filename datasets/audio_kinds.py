@@ -27,7 +27,7 @@ def has_sound(file: BinaryIO) -> bool:
     """Whether FFmpeg finds sound in a seekable file; its position stays."""
     start = file.tell()
     try:
-        with av.open(file) as container:
+        with av.open(file, "r") as container:
             return bool(container.streams.audio)
     except (av.error.FFmpegError, ValueError, OSError):
         return False
