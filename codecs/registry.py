@@ -23,6 +23,7 @@ CODECS = {
     5: "image/lossless",
     6: "image/tokens",
     7: "image/compressai",
+    8: "audio/rvq",
     9: "audio/lossless",
 }
 

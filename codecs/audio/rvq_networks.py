@@ -1,0 +1,120 @@
+"""The networks of `audio/rvq` as encoder and decoder run them, from a weights file."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import weight_files
+from ..quantizers.vq import VectorQuantizer
+from .rvq_blocks import Blocks, State
+from .rvq_frozen import SHIPPED, load_networks
+from .rvq_model import TAPS, RvqModel, Size
+from .rvq_packets import Prior
+from .rvq_search import search
+
+CODEC = "audio/rvq"
+_SILENT_FRAMES = 64  # after so many the latents of silence stand still
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """What a weights file holds.
+
+    Attributes:
+        model: encoder, quantizer, decoder.
+        codebooks: float [K, D] of each stage.
+        digest: 8 bytes that name the weights.
+        prior: of the codes; None where the weights have none.
+    """
+
+    model: RvqModel
+    codebooks: list[Tensor]
+    digest: bytes
+    prior: Prior | None
+
+    @property
+    def size(self) -> Size:
+        """Of the model."""
+        return self.model.size
+
+    @functools.cached_property
+    def silence(self) -> Tensor:
+        """The latents of digital silence, float [D, 1]."""
+        with torch.no_grad():
+            zeros = torch.zeros(1, _SILENT_FRAMES * self.size.frame)
+            return self.model.analyse(zeros)[0][0, :, -1:].clone()
+
+    @property
+    def memory(self) -> int:
+        """Code frames before a frame that the decoder's samples of it depend on."""
+        return (TAPS - 1) * self.size.decoder + 1
+
+    def encoder(self, stages: int, beam: int) -> Blocks:
+        """Samples [1, frame n] -> trees of codes of so many stages [2, stages, beam, n]."""
+
+        def network(x: Tensor, state: State | None) -> tuple[Tensor, State]:
+            latents, state = self.model.analyse(x, state)
+            return search(self.codebooks[:stages], latents[0].t(), beam), state
+
+        return Blocks(network, self.size.frame)
+
+    def decoder(self) -> Blocks:
+        """Latents [1, D, n] -> samples [1, frame n], a hop late."""
+        return Blocks(self.model.synthesise, 1)
+
+
+@functools.lru_cache(maxsize=4)
+def load(path: Path) -> Networks:
+    """Load a weights file.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is damaged, or another codec's.
+    """
+    weights = weight_files.read(path, CODEC)
+    try:
+        model = load_networks(weights)
+    except Exception as error:
+        raise ValueError(f"the tensors in {path} are not those of {CODEC}: {error}") from error
+    model.requires_grad_(False).eval()
+    codebooks = []
+    for stage in model.quantizer.stages:
+        assert isinstance(stage, VectorQuantizer)
+        codebooks.append(stage.codebook)
+    return Networks(model, codebooks, weights.digest, None)
+
+
+def choose(weights: str | Path | None, sample_rate: int | None) -> Path:
+    """The file that an option names.
+
+    Args:
+        weights: a file, a name in SHIPPED, or None: what suits the sample rate.
+        sample_rate: of the sound in Hz; None is not known.
+    """
+    if weights is None:
+        wide = sample_rate is not None and sample_rate > 16_000
+        return SHIPPED["general" if wide and "general" in SHIPPED else "speech"]
+    return SHIPPED.get(str(weights), Path(weights))
+
+
+def find(digest: object, chosen: Path) -> Networks:
+    """The networks of a stream, from the file that was chosen or a shipped one.
+
+    Raises:
+        ValueError: none of them is the right one.
+    """
+    paths = dict.fromkeys([chosen, *SHIPPED.values()])
+    present = [path for path in paths if path.exists()]
+    named = weight_files.find(digest, present) if isinstance(digest, bytes) else None
+    if named is None:
+        shown = digest.hex() if isinstance(digest, bytes) else repr(digest)
+        raise ValueError(
+            f"the sound was coded with weights {shown}, which are not {chosen.name} nor shipped "
+            "with this release; name the right file with --weights"
+        )
+    return load(named)

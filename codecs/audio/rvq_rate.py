@@ -1,0 +1,114 @@
+"""How many codebooks a packet gets, so that the file is no larger than was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ..codec import Rate
+from ..fields import put_key, put_varint
+from .rvq_packets import Coder
+from .rvq_timing import Timing
+
+_INDEX = 17  # bytes of box I and of its offset in E, but for its entries
+_UNNAMED = 8  # bytes of the empty packet that a reserve holds already
+_HEADS = 24  # bytes of a packet besides codes, at most but for channels
+
+
+class Budget:
+    """Bytes that are there for the packets so far; what one leaves is there for the next."""
+
+    def __init__(self, pace: float, reserve: int, end: tuple[int, float] | None = None) -> None:
+        """Begin a file.
+
+        Args:
+            pace: bytes to a sample.
+            reserve: bytes of the file with an empty packet.
+            end: samples of the whole sound, and bytes to a sample that packets may take at least:
+                what is kept for the rest; None if the end is not known.
+        """
+        self._pace, self._end = pace, end
+        self._spent = reserve - _UNNAMED + _INDEX
+        self._samples = 0
+        self._last = 1  # stages of the packet before
+
+    @property
+    def exceeded(self) -> int:
+        """Bytes of a whole file that is larger than asked for; 0 of any other."""
+        whole = self._end is not None and self._samples == self._end[0]
+        return self._spent if whole and self._spent > self._samples * self._pace else 0
+
+    def choose(self, number: int, samples: int, most: int, code: Callable[[int], bytes]) -> bytes:
+        """The body of a packet with the most codebooks that there are bytes for, or with one.
+
+        Args:
+            number: key of the packet.
+            samples: that it stands for.
+            most: codebooks.
+            code: makes a body with so many.
+        """
+        self._samples += samples
+        left = self._samples * self._pace
+        if self._end is not None:
+            total, least = self._end
+            left = min(left, total * self._pace - (total - self._samples) * least)
+        left -= self._spent
+        bodies: dict[int, bytes] = {}
+
+        def cost(stages: int) -> int:
+            if stages not in bodies:
+                bodies[stages] = code(stages)
+            return packet_size(number, len(bodies[stages]))
+
+        stages = min(self._last, most)
+        while stages > 1 and cost(stages) > left:
+            stages -= 1
+        while stages < most and cost(stages + 1) <= left:
+            stages += 1
+        self._spent += cost(stages)
+        self._last = stages
+        return bodies[stages]
+
+
+def packet_size(number: int, body: int) -> int:
+    """Bytes that a packet and its entry in the index take at most."""
+    key = len(put_key(number))
+    box = 1 + len(put_varint(key + body)) + 1 + key + body + 4
+    return box + key + len(put_varint(box))
+
+
+def pace_of(rate: Rate, timing: Timing, samples: int | None, original: int, codec: str) -> float:
+    """Bytes to a sample that a rate asks for.
+
+    Args:
+        rate: kbps, ratio or max_bytes.
+        timing: of the sound.
+        samples: of the whole sound to each channel; None is not known.
+        original: bytes of a sample in all channels.
+        codec: its name, for messages.
+
+    Raises:
+        ValueError: another kind of rate, or max_bytes of a sound whose length is not known.
+    """
+    if rate.name == "kbps":
+        return rate.value * 125 / timing.sample_rate
+    if rate.name == "ratio":
+        return original / rate.value
+    if rate.name != "max_bytes":
+        raise ValueError(f"{codec} takes kbps, quality, ratio or max_bytes, not {rate.name}")
+    if samples is None:
+        raise ValueError("max_bytes needs the whole sound at once; ask for kbps instead")
+    return rate.value / max(1, samples)
+
+
+def least_of(timing: Timing, coder: Coder, channels: int) -> float:
+    """Bytes to a sample of packets with one codebook, at most."""
+    codes = math.ceil(timing.group * coder.bits / 8) + 4
+    return (channels * codes + _HEADS) / max(1, timing.start(1))
+
+
+def stages_of_quality(quality: float, n_q: int) -> int:
+    """Codebooks for a quality of 0 to 100."""
+    if quality > 100:
+        raise ValueError(f"quality must be 0 to 100, got {quality:g}")
+    return 1 + round(quality / 100 * (n_q - 1))
