@@ -34,6 +34,25 @@ def write_light_weights():
 
 
 @pytest.fixture(scope="session")
+def rvq_weights(tmp_path_factory):
+    """A file with weights of narrow random networks of audio/rvq, whose codes follow the sound."""
+    from latentpack.codecs import weight_files
+    from latentpack.codecs.audio.rvq_frozen import config_of, frozen_state
+    from latentpack.codecs.audio.rvq_model import RvqModel, Size
+
+    torch.manual_seed(0)
+    size = Size(dim=32, hidden=48, encoder=2, decoder=2, latent=16, n_q=6, codebook_size=64)
+    model = RvqModel(size)
+    rest, _ = model.analyse(torch.randn(4, 320 * 200) * torch.rand(4, 1) * 0.3)
+    for stage in model.quantizer.stages:
+        stage.start(rest)
+        rest = rest - stage.decode(stage.encode(rest))
+    path = tmp_path_factory.mktemp("rvq") / "tiny.lpkw"
+    weight_files.write(path, "audio/rvq", frozen_state(model), config_of(size))
+    return path
+
+
+@pytest.fixture(scope="session")
 def write_fit_prior():
     """A function that writes a prior file of image/fit around initial networks, and opens it."""
     from latentpack.codecs.image import fit_networks, fit_prior

@@ -18,6 +18,7 @@ def test_table_is_frozen():
         5: "image/lossless",
         6: "image/tokens",
         7: "image/compressai",
+        8: "audio/rvq",
         9: "audio/lossless",
     }
 

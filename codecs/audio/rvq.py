@@ -1,4 +1,4 @@
-"""`audio/rvq`: sounds as codes of residual vector quantizers, from 0.7 kbit/s, in files and streams.
+"""`audio/rvq`: sounds as codes of residual vector quantizers, in files and streams.
 
 Networks: `rvq_model.py` (drawing and papers).
 
@@ -13,8 +13,7 @@ Bitstream of a packet (FORMAT.md, section 20.2):
     size  meaning
     1-9   varint: samples that the packet stands for
     1     only with two channels: 0 as they are, 1 mid and side
-    1     for each coded channel: bits 0-6 codebooks k, 0 is silence; bit 7 the codes went through the
-          prior
+    1     for each coded channel: bits 0-6 codebooks k, 0 is silence; bit 7: coded with the prior
     ...   for each coded channel with k > 0: varint size (not for the last), codes
 
 Parameters in the header: "r" = sample rate, "c" = channels, "g" = code frames to a packet, "w" =
@@ -164,7 +163,7 @@ class Rvq(Codec):
                 encoder = self._encoder(len(x))
                 original = block.element_size() * len(x)
                 make = self._plan(rate, original, reserve, samples, len(x))
-            for piece in x.split(self._timing().start(1) or 1, 1):
+            for piece in torch.split(x, self._timing().start(1) or 1, 1):
                 for group in encoder.push(piece):
                     yield Packet(group.number, make(group))
         if encoder is not None and make is not None:
@@ -256,6 +255,16 @@ class Rvq(Codec):
         networks = find(header.get("w"), self.path)
         timing = Timing(sample_rate, networks.size, group)
         return PacketReader(networks, timing, channels, self._keep_going)
+
+    def parse(self, header: dict[str, Any], packets: Iterable[Packet]) -> Tensor:
+        """The codes in a file, int64 [C, n_q, T] of all coded channels; needs no networks to run.
+
+        Where a channel has fewer codebooks, or is silent, it says -1.
+
+        Raises:
+            BitstreamError: as `decode`. ValueError: the weights are not at hand.
+        """
+        return self._reader(header).codes(packets)
 
     def describe(self, header: dict[str, Any], packet: Packet) -> dict[str, Any]:
         """See Codec: samples, and codebooks of each coded channel."""

@@ -1,4 +1,4 @@
-"""Codes to sounds in pieces: networks, channels, rate; and what stands in for codes that are lost."""
+"""Codes to sounds in pieces: networks, channels, rate; and what stands in for lost codes."""
 
 from __future__ import annotations
 

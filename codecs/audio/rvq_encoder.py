@@ -91,11 +91,11 @@ class SoundEncoder:
         left = self._timing.frames(self._samples) - self._number * self._timing.group
         rest = torch.cat([self._waiting, tail], 1)
         rest = torch.nn.functional.pad(rest, (0, left * self._size.frame - rest.shape[1]))
-        pieces = rest.split(self._timing.group * self._size.frame, 1)
+        pieces = torch.split(rest, self._timing.group * self._size.frame, 1)
         return [self._group(piece, self._samples) for piece in pieces if piece.shape[1]]
 
     def _group(self, x: Tensor, known: int) -> Group:
-        """One packet of samples [C, frame T] at the model's rate; `known` samples are in or past."""
+        """The packet of samples [C, frame T] at the model's rate; `known` ones are in or before."""
         count = len(self._blocks)
         before = channel_matrices.into(count, self._joint)
         if self._choose:

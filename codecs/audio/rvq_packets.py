@@ -143,7 +143,7 @@ def get_body(data: bytes, channels: int, coder: Coder, frames_of: Callable[[int]
     for head in heads:
         if head & _STAGES > coder.n_q or head == _PRIOR:
             raise BitstreamError(
-                f"a channel's head is {head:#04x}, there are {coder.n_q} codebooks"
+                f"a channel's head is {head:#04x}; {coder.n_q} codebooks are there"
             )
     last = max((i for i, head in enumerate(heads) if head), default=-1)
     codes: list[Tensor | None] = []

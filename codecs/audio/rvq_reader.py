@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ...kernels.errors import BitstreamError
 from ..codec import DamageWarning, Packet
+from ..fields import Cursor, get_varint
 from ..transforms.resample import reach
 from .rvq_blocks import ROWS
 from .rvq_decoder import SoundDecoder
 from .rvq_networks import Networks
-from .rvq_packets import Coder, get_body
+from .rvq_packets import Body, Coder, get_body
 from .rvq_timing import Timing
 
 Piece = tuple[int, Tensor]  # number of the first sample, and samples [C, n]
@@ -94,8 +95,41 @@ class PacketReader:
 
         return self.read(packets(), skip)
 
+    def codes(self, packets: Iterable[Packet]) -> Tensor:
+        """The codes of packets from the first on, int64 [C, n_q, T]; -1 where there is none."""
+        total, parts = 0, []
+        for number, packet in enumerate(packets):
+            if packet.key != number:
+                raise BitstreamError(f"packet {packet.key!r} is out of order, expected {number}")
+            body = self._parse(packet, total)
+            total += body.samples
+            part = torch.full((self.channels, self._coder.n_q, body.frames), -1)
+            for row, codes in zip(part, body.codes, strict=True):
+                if codes is not None:
+                    row[: len(codes)] = codes
+            parts.append(part)
+        return torch.cat([torch.zeros(self.channels, self._coder.n_q, 0).long(), *parts], 2)
+
+    def _parse(self, packet: Packet, total: int) -> Body:
+        number = cast(int, packet.key)
+        return get_body(
+            packet.body,
+            self.channels,
+            self._coder,
+            lambda samples: self._timing.frames_of(number, samples, total),
+        )
+
     def _start(self, frame: int) -> SoundDecoder:
         return SoundDecoder(self._networks, self._timing.sample_rate, self.channels, frame)
+
+    def _stated(self, packet: Packet, total: int) -> tuple[int, int]:
+        """Samples and code frames that a damaged packet seems to stand for."""
+        number, timing = cast(int, packet.key), self._timing
+        try:
+            samples = get_varint(Cursor(memoryview(packet.body), 0))
+            return samples, timing.frames_of(number, samples, total)
+        except BitstreamError:
+            return timing.start(number + 1) - total, timing.group
 
     def _whole(self, packets: Iterable[Packet]) -> Iterator[Packet]:
         """The packets up to the first that can't be read."""
@@ -124,18 +158,12 @@ class PacketReader:
     def _decode(self, decoder: SoundDecoder, packet: Packet, total: int) -> tuple[int, Tensor]:
         """One packet behind `total` samples: how many it stands for, and what they complete."""
         number, timing = cast(int, packet.key), self._timing
-        stated = [timing.start(number + 1) - total, timing.group]  # if it can't even say that
-
-        def frames_of(samples: int) -> int:
-            frames = timing.frames_of(number, samples, total)
-            stated[:] = samples, frames
-            return frames
-
         try:
-            body = get_body(packet.body, self.channels, self._coder, frames_of)
+            body = self._parse(packet, total)
         except BitstreamError as error:
             self._damage(error)
-            return stated[0], self._conceal(decoder, number * timing.group + stated[1])[1]
+            samples, frames = self._stated(packet, total)
+            return samples, self._conceal(decoder, number * timing.group + frames)[1]
         early = max(0, decoder.frames - number * timing.group)  # frames that are not wanted
         if early >= body.frames:
             return body.samples, torch.zeros(self.channels, 0)

@@ -1,9 +1,9 @@
 """Codes of a residual quantizer by beam search.
 
 Greedy choice takes the nearest code in each stage, though another may leave a residual that the
-next stages hit better. The search keeps the best few rows of codes from stage to stage (M-algorithm:
-Chang, Gray et al., "Fourier transform vector quantization ...", 1987; for RVQ Chen, Guan and Wang,
-"Approximate nearest neighbor search by residual vector quantization", Sensors 2010).
+next stages hit better. The search keeps the best few rows of codes from stage to stage, the
+M-algorithm (Anderson and Mohan, "Sequential coding algorithms", IEEE Trans. Commun. 1984), for RVQ
+as in Babenko and Lempitsky, "Additive Quantization for Extreme Vector Compression", CVPR 2014.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Streams of `audio/rvq` for sounds on their way: a small header, then a few bytes for each code frame.
+"""Streams of `audio/rvq` for sounds on their way: a small header, then some bytes for each frame.
 
     encoder = codec.stream_encoder(channels=1, kbps=6)    decoder = codec.stream_decoder()
     data = encoder.push(samples)                          samples = decoder.push(data)
     data = encoder.finish()                               samples = decoder.finish()
 
-    header  4 bytes "LPRV", 1 version, 8 digest of the weights, varint sample rate, 1 channels, 1 layout,
-            1 codebooks of each coded channel, 4 checksum of all before
+    header  4 bytes "LPRV", 1 version, 8 digest of the weights, varint sample rate, 1 channels,
+            1 layout, 1 codebooks of each coded channel, 4 checksum of all before
     frame   codes of each coded channel, packed; 15 bytes for 12 codebooks of 1024 codes
 
-A frame that starts with the highest code is longer by a bit, or, the last one, by a bit and a number
-(FORMAT.md, section 20.5). No checksum, no prior: what carries the frames has its own, and delays
-are short. The codes are those of a file with as many codebooks, and so are the samples.
+A frame that starts with the highest code is longer by a bit, and the last one by a number
+(FORMAT.md, section 20.5). Frames have no checksum, what carries them has its own, and no prior,
+whose frames need all those before. Codes and samples are those of a file with as many codebooks.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class _Frames:
         packed = value.to_bytes(-(-self._size // 8), "big")
         coder = self._coder
         codes = unpack(packed, sum(self._stages), 1, bits, coder.codebook_size)
-        return list(codes.split(self._stages)), dropped, whole
+        return list(torch.split(codes, list(self._stages))), dropped, whole
 
 
 class StreamEncoder:
@@ -344,7 +344,7 @@ def samples_of(timing: Timing, frames: int) -> int:
 
 
 def latency(timing: Timing) -> int:
-    """Samples by which a stream is late: a code frame, a hop, and what changes of rate look ahead."""
+    """Samples by which a stream is late: a frame, a hop, and what changes of rate look ahead."""
     rate, own = timing.sample_rate, timing.size.sample_rate
     waits = timing.size.frame + timing.size.hop + reach(own, rate)
     return length(waits, own, rate) + reach(rate, own)

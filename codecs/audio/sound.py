@@ -29,7 +29,5 @@ def to_float(x: Tensor, codec: str) -> Tensor:
     if not x.is_floating_point():
         raise ValueError(f"{codec} takes floats, int16 or int32, got {x.dtype}")
     if not bool(torch.isfinite(x).all()):
-        raise ValueError(
-            f"{codec} takes finite samples, got NaN or infinity; clean the sound first"
-        )
+        raise ValueError(f"{codec} takes finite samples, got NaN or infinity; clean it first")
     return x.detach().float()
