@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentpack.codecs.transforms.resample import MOST_RATE, Resampler, length, reach
+from latentpack.codecs.transforms.resample import LEAST_RATE, MOST_RATE, Resampler, length, reach
 
 PAIRS = [(44_100, 16_000), (16_000, 44_100), (48_000, 16_000), (8_000, 16_000), (16_000, 11_025)]
 
@@ -56,7 +56,7 @@ def test_a_later_start_gives_the_same(source, target):
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_lengths_of_next_to_nothing(count):
-    for source, target in [*PAIRS, (1, MOST_RATE), (MOST_RATE, 1)]:
+    for source, target in [*PAIRS, (LEAST_RATE, MOST_RATE), (MOST_RATE, LEAST_RATE)]:
         assert whole(torch.ones(3, count), source, target).shape == (
             3,
             length(count, source, target),
@@ -64,6 +64,6 @@ def test_lengths_of_next_to_nothing(count):
 
 
 def test_rates_that_are_none():
-    for source, target in ((0, 16_000), (16_000, -1), (MOST_RATE + 1, 16_000)):
+    for source, target in ((999, 16_000), (16_000, -1), (MOST_RATE + 1, 16_000)):
         with pytest.raises(ValueError, match="rate is"):
             Resampler(source, target)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ...kernels.errors import BitstreamError
 from ..codec import Codec, Packet, Rate
-from ..transforms.resample import MOST_RATE
+from ..transforms.resample import LEAST_RATE, MOST_RATE
 from .rvq_channels import stages_of
 from .rvq_encoder import Group, SoundEncoder
 from .rvq_networks import CODEC as NAME
@@ -84,8 +84,9 @@ class Rvq(Codec):
         Raises:
             ValueError: an option is out of its range.
         """
-        if sample_rate is not None and not 1 <= sample_rate <= MOST_RATE:
-            raise ValueError(f"sample_rate is {sample_rate} Hz, expected 1 to {MOST_RATE}")
+        if sample_rate is not None and not LEAST_RATE <= sample_rate <= MOST_RATE:
+            legal = f"{LEAST_RATE} to {MOST_RATE}"
+            raise ValueError(f"sample_rate is {sample_rate} Hz, expected {legal}")
         if n_q is not None and n_q < 1:
             raise ValueError(f"n_q is {n_q}, expected 1 or more")
         if not packet_seconds > 0:
@@ -342,10 +343,11 @@ def parse_header(header: dict[str, Any]) -> tuple[int, int, int]:
         BitstreamError: one of them is missing or illegal.
     """
     found = []
-    for name, most in (("r", MOST_RATE), ("c", MOST_CHANNELS), ("g", _MOST_GROUP)):
+    legal = {"r": (LEAST_RATE, MOST_RATE), "c": (1, MOST_CHANNELS), "g": (1, _MOST_GROUP)}
+    for name, (least, most) in legal.items():
         value = header.get(name)
-        if type(value) is not int or not 1 <= value <= most:
-            raise BitstreamError(f"header field {name} is {value!r}, expected 1 to {most}")
+        if type(value) is not int or not least <= value <= most:
+            raise BitstreamError(f"header field {name} is {value!r}, expected {least} to {most}")
         found.append(value)
     sample_rate, channels, group = found
     return sample_rate, channels, group

@@ -24,7 +24,7 @@ from torch import Tensor
 from ...kernels.errors import BitstreamError
 from ..boxes import checksum
 from ..fields import Cursor, get_varint, put_varint
-from ..transforms.resample import MOST_RATE, length, reach
+from ..transforms.resample import LEAST_RATE, MOST_RATE, length, reach
 from .rvq_decoder import SoundDecoder
 from .rvq_encoder import Group, SoundEncoder
 from .rvq_networks import Networks
@@ -88,7 +88,7 @@ def get_header(data: bytes) -> tuple[StreamHeader, int] | None:
     if checksum(data[:end]) != stated:
         raise BitstreamError("the header of the stream is damaged: its checksum is another")
     legal = 1 <= channels <= MOST_CHANNELS and joint <= (channels == 2) and min(stages) > 0
-    if not legal or not 1 <= sample_rate <= MOST_RATE:
+    if not legal or not LEAST_RATE <= sample_rate <= MOST_RATE:
         raise BitstreamError(
             f"the stream has {channels} channels in layout {joint} at {sample_rate} Hz with "
             f"codebooks {stages}"

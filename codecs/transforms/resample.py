@@ -13,11 +13,12 @@ import math
 import torch
 from torch import Tensor
 
-MOST_RATE = 768_000  # Hz, so that filters stay small
+LEAST_RATE, MOST_RATE = 1_000, 384_000  # Hz, so that filters stay small
 _CROSSINGS = 16  # of the sinc to each side
 _ROLLOFF = 0.94  # of the lower of both Nyquist frequencies
 _BETA = 8.0  # of the window: 80 dB
 _PIECE = 1 << 16  # output samples at a time
+_PHASES = 1 << 10  # of the filter that are made at a time
 
 
 def length(count: int, source: int, target: int) -> int:
@@ -44,11 +45,12 @@ class Resampler:
             start: number of the first source sample that will come; those before count as zeros.
 
         Raises:
-            ValueError: a rate that is not from 1 to MOST_RATE.
+            ValueError: a rate outside of LEAST_RATE to MOST_RATE.
         """
         for name, rate in (("source", source), ("target", target)):
-            if not 0 < rate <= MOST_RATE:
-                raise ValueError(f"{name} rate is {rate} Hz, expected 1 to {MOST_RATE}")
+            if not LEAST_RATE <= rate <= MOST_RATE:
+                legal = f"{LEAST_RATE} to {MOST_RATE}"
+                raise ValueError(f"{name} rate is {rate} Hz, expected {legal}")
         common = math.gcd(source, target)
         self._source, self._target = source // common, target // common
         self._reach = reach(source, target)
@@ -106,14 +108,16 @@ class Resampler:
         return total
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4)
 def _taps(source: int, target: int, wide: int) -> Tensor:
     """Weights of the source samples -wide to wide around each phase, float [2 wide + 1, phases]."""
     cutoff = _ROLLOFF * min(1.0, target / source)
-    phase = torch.arange(target, dtype=torch.float64) / target
-    offset = torch.arange(-wide, wide + 1, dtype=torch.float64)[:, None] - phase
-    x = offset * cutoff
-    window = torch.special.i0(_BETA * (1 - (x / _CROSSINGS).square()).clamp_min(0).sqrt())
-    window = torch.where(x.abs() < _CROSSINGS, window, torch.zeros_like(window))
-    taps = torch.sinc(x) * window
-    return (taps / taps.sum(0)).float()
+    whole = torch.empty(2 * wide + 1, target)
+    for start in range(0, target, _PHASES):
+        stop = min(start + _PHASES, target)
+        phase = torch.arange(start, stop, dtype=torch.float64) / target
+        x = (torch.arange(-wide, wide + 1, dtype=torch.float64)[:, None] - phase) * cutoff
+        window = torch.special.i0(_BETA * (1 - (x / _CROSSINGS).square()).clamp_min(0).sqrt())
+        taps = torch.where(x.abs() < _CROSSINGS, torch.sinc(x) * window, torch.zeros_like(x))
+        whole[:, start:stop] = taps / taps.sum(0)
+    return whole
