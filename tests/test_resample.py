@@ -35,9 +35,9 @@ def test_what_the_target_cannot_hold_is_gone():
 
 @pytest.mark.parametrize("source, target", [*PAIRS, (16_000, 16_000)])
 def test_any_cuts_give_the_same(source, target):
-    x = torch.randn(2, 5_000, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 1_500, generator=torch.Generator().manual_seed(0))
     expected = whole(x, source, target)
-    for size in (1, 7, 160, 3_001):
+    for size in (1, 13, 160, 1_001):
         pieces = x.split(size if size > 1 else 50, 1) if size > 1 else [x[:, :1], x[:, 1:]]
         resampler = Resampler(source, target)
         made = [resampler.push(piece) for piece in pieces]

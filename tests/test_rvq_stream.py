@@ -44,7 +44,7 @@ def samples_of(decoder, data, most=10**9):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_streams_equal_files_however_they_are_cut(make, channels, sample_rate):
     codec = make(sample_rate, joint=False)
-    x = sound(channels, int(1.234 * sample_rate), sample_rate)
+    x = sound(channels, int(0.534 * sample_rate), sample_rate)
     stream = stream_of(codec.stream_encoder(channels), x)
     assert stream_of(codec.stream_encoder(channels), x, sample_rate // 9) == stream
     y = samples_of(codec.stream_decoder(), stream)
@@ -83,7 +83,7 @@ def test_size_and_latency(make):
         assert encoder.kbps <= kbps
         stream = stream_of(encoder, x)
         assert len(stream) <= 101 * size + 5
-        assert header == 23
+        assert header == 22
     assert codec.stream_encoder().latency == 480  # 30 ms
     assert 0.030 <= make(48_000).stream_encoder().latency / 48_000 < 0.034
     with pytest.raises(ValueError, match="ask for more kbps"):
@@ -240,11 +240,11 @@ def test_missing_packets_are_concealed(make, lost, sample_rate):
 
 
 def test_damaged_packets_are_concealed_or_refused(make):
-    codec, x = going_on(make), sound(2, 40_000)
+    codec, x = going_on(make), sound(2, 20_000)
     packets = list(codec.encode(x))
     generator = random.Random(0)
     noticed = 0
-    for _ in range(60):
+    for _ in range(30):
         number = generator.randrange(len(packets))
         body = bytearray(packets[number].body)
         for _ in range(generator.randint(1, 3)):
@@ -261,7 +261,7 @@ def test_damaged_packets_are_concealed_or_refused(make):
         if caught:
             with pytest.raises(BitstreamError):
                 decode(make(packet_seconds=0.5), x, damaged)
-    assert noticed > 20
+    assert noticed > 10
 
 
 def test_files_with_damage(make):

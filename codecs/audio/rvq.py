@@ -37,7 +37,7 @@ from .rvq_encoder import Group, SoundEncoder
 from .rvq_networks import CODEC as NAME
 from .rvq_networks import Networks, choose, find, load
 from .rvq_packets import Body, Coder, describe
-from .rvq_rate import Budget, least_of, pace_of, stages_of_quality
+from .rvq_rate import Budget, pace_of, rest_of, stages_of_quality
 from .rvq_reader import PacketReader
 from .rvq_stream import StreamDecoder, StreamEncoder, StreamHeader, stages_for
 from .rvq_timing import Timing
@@ -195,8 +195,7 @@ class Rvq(Codec):
             base = n_q if rate is None else stages_of_quality(rate.value, n_q)
             return lambda group: body(group, base)
         pace = pace_of(rate, timing, samples, original, self.name)
-        end = None if samples is None else (samples, least_of(timing, coder, channels))
-        budget = Budget(pace, reserve, end)
+        budget = Budget(pace, reserve, samples, rest_of(timing, coder, channels, samples))
 
         def chosen(group: Group) -> bytes:
             most = n_q + max(group.fewer)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import weight_files
 from ..quantizers.vq import VectorQuantizer
 from .rvq_blocks import Blocks, State
-from .rvq_frozen import SHIPPED, load_networks
+from .rvq_frozen import SHIPPED, load_networks, load_prior
 from .rvq_model import TAPS, RvqModel, Size
 from .rvq_packets import Prior
 from .rvq_search import search
@@ -78,7 +78,7 @@ def load(path: Path) -> Networks:
     """
     weights = weight_files.read(path, CODEC)
     try:
-        model = load_networks(weights)
+        model, prior = load_networks(weights), load_prior(weights)
     except Exception as error:
         raise ValueError(f"the tensors in {path} are not those of {CODEC}: {error}") from error
     model.requires_grad_(False).eval()
@@ -86,7 +86,7 @@ def load(path: Path) -> Networks:
     for stage in model.quantizer.stages:
         assert isinstance(stage, VectorQuantizer)
         codebooks.append(stage.codebook)
-    return Networks(model, codebooks, weights.digest, None)
+    return Networks(model, codebooks, weights.digest, prior)
 
 
 def choose(weights: str | Path | None, sample_rate: int | None) -> Path:

@@ -18,16 +18,18 @@ _HEADS = 24  # bytes of a packet besides codes, at most but for channels
 class Budget:
     """Bytes that are there for the packets so far; what one leaves is there for the next."""
 
-    def __init__(self, pace: float, reserve: int, end: tuple[int, float] | None = None) -> None:
+    def __init__(
+        self, pace: float, reserve: int, samples: int | None, rest: Callable[[int], int]
+    ) -> None:
         """Begin a file.
 
         Args:
             pace: bytes to a sample.
             reserve: bytes of the file with an empty packet.
-            end: samples of the whole sound, and bytes to a sample that packets may take at least:
-                what is kept for the rest; None if the end is not known.
+            samples: of the whole sound; None if that is not known.
+            rest: bytes that the packets behind the one of a number can do with: what is kept.
         """
-        self._pace, self._end = pace, end
+        self._pace, self._whole, self._rest = pace, samples, rest
         self._spent = reserve - _UNNAMED + _INDEX
         self._samples = 0
         self._last = 1  # stages of the packet before
@@ -35,7 +37,7 @@ class Budget:
     @property
     def exceeded(self) -> int:
         """Bytes of a whole file that is larger than asked for; 0 of any other."""
-        whole = self._end is not None and self._samples == self._end[0]
+        whole = self._samples == self._whole
         return self._spent if whole and self._spent > self._samples * self._pace else 0
 
     def choose(self, number: int, samples: int, most: int, code: Callable[[int], bytes]) -> bytes:
@@ -48,11 +50,8 @@ class Budget:
             code: makes a body with so many.
         """
         self._samples += samples
-        left = self._samples * self._pace
-        if self._end is not None:
-            total, least = self._end
-            left = min(left, total * self._pace - (total - self._samples) * least)
-        left -= self._spent
+        end = self._samples if self._whole is None else self._whole
+        left = min(self._samples * self._pace, end * self._pace - self._rest(number)) - self._spent
         bodies: dict[int, bytes] = {}
 
         def cost(stages: int) -> int:
@@ -101,10 +100,22 @@ def pace_of(rate: Rate, timing: Timing, samples: int | None, original: int, code
     return rate.value / max(1, samples)
 
 
-def least_of(timing: Timing, coder: Coder, channels: int) -> float:
-    """Bytes to a sample of packets with one codebook, at most."""
-    codes = math.ceil(timing.group * coder.bits / 8) + 4
-    return (channels * codes + _HEADS) / max(1, timing.start(1))
+def rest_of(
+    timing: Timing, coder: Coder, channels: int, samples: int | None
+) -> Callable[[int], int]:
+    """Bytes that packets behind one take with one codebook, at most.
+
+    Where the end of the sound is not known, there may be a packet of one frame for it.
+    """
+
+    def rest(number: int) -> int:
+        behind = (number + 1) * timing.group
+        frames = 1 if samples is None else max(0, timing.frames(samples) - behind)
+        packets = math.ceil(frames / timing.group)
+        codes = math.ceil(frames * coder.bits / 8) + 4 * packets
+        return packets * _HEADS + channels * codes
+
+    return rest
 
 
 def stages_of_quality(quality: float, n_q: int) -> int:

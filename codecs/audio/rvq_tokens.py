@@ -56,9 +56,9 @@ def decode_batch(
     wav = torch.zeros(len(codes), max(counts, default=0))
     for item, count, row in zip(codes, counts, wav, strict=True):
         decoder = SoundDecoder(networks, timing.sample_rate, 1)
-        used = timing.frames(count)
-        pieces = [decoder.push([item[:, :used]], False, used), decoder.finish()]
-        row[:count] = torch.cat(pieces, 1)[0, :count]
+        if used := timing.frames(count):
+            pieces = [decoder.push([item[:, :used]], False, used), decoder.finish()]
+            row[:count] = torch.cat(pieces, 1)[0, :count]
     return wav
 
 
