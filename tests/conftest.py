@@ -37,7 +37,7 @@ def write_light_weights():
 def rvq_weights(tmp_path_factory):
     """A file with weights of narrow random networks of audio/rvq, whose codes follow the sound."""
     from latentpack.codecs import weight_files
-    from latentpack.codecs.audio.rvq_frozen import config_of, frozen_state, with_prior
+    from latentpack.codecs.audio.rvq_frozen import config_of, frozen_state
     from latentpack.codecs.audio.rvq_model import RvqModel, Size
     from latentpack.entropy.models.code_prior import CodePrior
     from latentpack.entropy.models.code_prior import Size as PriorSize
@@ -50,11 +50,9 @@ def rvq_weights(tmp_path_factory):
         stage.start(rest)
         rest = rest - stage.decode(stage.encode(rest))
     path = tmp_path_factory.mktemp("rvq") / "tiny.lpkw"
-    weight_files.write(path, "audio/rvq", frozen_state(model), config_of(size))
     prior = CodePrior([size.codebook_size] * size.n_q, PriorSize(16, 16, 16, 16, 2)).freeze()
     prior.bias += torch.randint(-3000, 3000, prior.bias.shape, dtype=torch.int32)
-    tensors, config = with_prior(weight_files.read(path, "audio/rvq"), prior)
-    weight_files.write(path, "audio/rvq", tensors, config, force=True)
+    weight_files.write(path, "audio/rvq", frozen_state(model, prior), config_of(size, prior))
     return path
 
 

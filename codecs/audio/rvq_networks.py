@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import weight_files
 from ..quantizers.vq import VectorQuantizer
 from .rvq_blocks import Blocks, State
-from .rvq_frozen import SHIPPED, load_networks, load_prior
+from .rvq_frozen import SHIPPED, load_networks
 from .rvq_model import TAPS, RvqModel, Size
 from .rvq_packets import Prior
 from .rvq_search import search
@@ -77,10 +77,7 @@ def load(path: Path) -> Networks:
         ValueError: it is damaged, or another codec's.
     """
     weights = weight_files.read(path, CODEC)
-    try:
-        model, prior = load_networks(weights), load_prior(weights)
-    except Exception as error:
-        raise ValueError(f"the tensors in {path} are not those of {CODEC}: {error}") from error
+    model, prior = load_networks(weights)
     model.requires_grad_(False).eval()
     codebooks = []
     for stage in model.quantizer.stages:
@@ -98,7 +95,7 @@ def choose(weights: str | Path | None, sample_rate: int | None) -> Path:
     """
     if weights is None:
         wide = sample_rate is not None and sample_rate > 16_000
-        return SHIPPED["general" if wide and "general" in SHIPPED else "speech"]
+        return SHIPPED["general" if wide and SHIPPED["general"].exists() else "speech"]
     return SHIPPED.get(str(weights), Path(weights))
 
 
