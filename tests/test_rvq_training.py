@@ -10,7 +10,7 @@ from latentpack.codecs.training_config import TrainingConfig
 SIZES = {"size": "tiny", "unquantised": 3, "adversary_channels": 2, "prior_crops": 4}
 
 
-class Tones(torch.utils.data.Dataset):
+class Tones(torch.utils.data.Dataset[torch.Tensor]):
     """Chords with noise, a function of step and number."""
 
     def __getitem__(self, key):
