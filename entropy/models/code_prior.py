@@ -44,9 +44,9 @@ class Size:
     """
 
     dim: int = 64
-    context: int = 192
-    hidden: int = 96
-    features: int = 64
+    context: int = 160
+    hidden: int = 64
+    features: int = 48
     past: int = 4
 
 
@@ -108,9 +108,18 @@ class IntegerDenseLayers(nn.Module):
 class CodePrior(nn.Module):
     """The training form: codes to the bits that they cost."""
 
-    def __init__(self, codebook_sizes: Sequence[int], size: Size | None = None) -> None:
-        """Start with random vectors; `start` takes those of the codebooks."""
+    def __init__(
+        self, codebook_sizes: Sequence[int], size: Size | None = None, dropout: float = 0.0
+    ) -> None:
+        """Start with random vectors; `start` takes those of the codebooks.
+
+        Args:
+            codebook_sizes: powers of two.
+            size: of the network.
+            dropout: share of the context's and of the hidden units that training hides.
+        """
         super().__init__()
+        self.dropout = dropout
         self.codebook_sizes, self.size = tuple(codebook_sizes), size or Size()
         s, books, total = self.size, len(self.codebook_sizes), sum(codebook_sizes)
         self.embedding = nn.Parameter(torch.randn(total, s.dim) * 0.3)
@@ -167,7 +176,7 @@ class CodePrior(nn.Module):
         bits = []
         for q in range(codes.shape[1]) if books is None else books:
             known = torch.cat((context, sums[q].expand(*context.shape[:2], self.size.dim)), -1)
-            hidden = self.hidden(q, known)
+            hidden = self._thinned(self.hidden(q, known))
             features = self.features(q, torch.cat((known, hidden), -1), -_HIGH)
             bits.append(self._bits(q, features, codes[:, q]))
         return torch.stack(bits, 1)
@@ -176,9 +185,13 @@ class CodePrior(nn.Module):
         """Sums of frames [B, T, dim] -> what is known of those before each, [B, T, context]."""
         h = self.first(0, _delayed(frames, 1))
         for i in range(self.size.past):
-            step = self.past(i, torch.cat((h, _delayed(h, 1 << i)), -1))
+            seen = self._thinned(h)
+            step = self.past(i, torch.cat((seen, _delayed(seen, 1 << i)), -1))
             h = (h + step).clamp(0, _HIGH)
         return h
+
+    def _thinned(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
 
     def _bits(self, q: int, features: Tensor, codes: Tensor) -> Tensor:
         """Bits of the codes [B, T] of codebook q."""
