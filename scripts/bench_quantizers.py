@@ -12,7 +12,7 @@ over seeds, `spread_db` the largest less the smallest PSNR. `claim` is what the 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,9 @@ def rvq(stages: int, size: int, dim: int = DIM) -> ResidualQuantizer:
     return ResidualQuantizer([VectorQuantizer(dim, size) for _ in range(stages)])
 
 
-def grouped(groups: int, make: Callable[[int], Quantizer]) -> GroupedQuantizer:
-    """Groups of equal width."""
-    return GroupedQuantizer([make(DIM // groups) for _ in range(groups)])
+def grouped(groups: int, make: Callable[[int], Quantizer], dim: int = DIM) -> GroupedQuantizer:
+    """Groups as equal in width as can be."""
+    return GroupedQuantizer([make((dim + i) // groups) for i in range(groups)])
 
 
 CASES: dict[str, Case] = {
@@ -86,9 +86,10 @@ CASES: dict[str, Case] = {
 
 
 Rows = Mapping[str, Mapping[str, Any]]
+Claims = Mapping[str, tuple[str, Callable[[Rows], bool]]]
 # Case -> the paper's claim, and what must hold in the rows for it to be seen here. A difference of
 # PSNR counts where it is larger than the spread of both.
-CLAIMS: dict[str, tuple[str, Callable[[Rows], bool]]] = {
+CLAIMS: Claims = {
     "VQ": (
         "restart of dead codes keeps the codebook in use (SoundStream)",
         lambda r: r["VQ"]["usage"] > r["VQ, no restart, random start"]["usage"] + 0.05,
@@ -227,14 +228,15 @@ def _test(model: Autoencoder, test: Tensor) -> dict[str, float]:
         (model.decode(quantizer.decode(c)) - x).square().mean()
         for c, x in zip(torch.split(codes, 4096), torch.split(test, 4096), strict=True)
     ]
-    counts = count_codes(codes, quantizer.codebook_sizes)
-    sizes = quantizer.codebook_sizes
+    psnr_db = float(-10 * torch.stack(errors).mean().log10())
+    return {"psnr_db": psnr_db} | use_of(count_codes(codes, quantizer.codebook_sizes))
+
+
+def use_of(counts: Sequence[Tensor]) -> dict[str, float]:
+    """Usage and perplexity (over the codebook's size), means over the codebooks."""
     return {
-        "psnr_db": float(-10 * torch.stack(errors).mean().log10()),
         "usage": statistics.mean(map(usage, counts)),
-        "perplexity": statistics.mean(
-            perplexity(c) / k for c, k in zip(counts, sizes, strict=True)
-        ),
+        "perplexity": statistics.mean(perplexity(c) / len(c) for c in counts),
     }
 
 
@@ -245,6 +247,14 @@ def row(name: str, results: list[dict[str, float]]) -> dict[str, Any]:
     return {"quantizer": name, "bits": CASES[name].bits, **means} | {
         "spread_db": max(reached) - min(reached)
     }
+
+
+def judge(rows: Mapping[str, dict[str, Any]], claims: Claims) -> None:
+    """Add to each row what the paper claims, and whether the rows show it."""
+    for name, values in rows.items():
+        claim, holds = claims.get(name, ("", None))
+        values["here"] = "-" if holds is None else "yes" if holds(rows) else "no"
+        values["claim"] = claim
 
 
 @click.command()
@@ -265,10 +275,7 @@ def main(data: Path | None, seeds: int, steps: int, quick: bool, as_json: bool) 
         for name, case in CASES.items():
             results[name].append(measure(case, train, test, seed, steps))
     rows = {name: row(name, found) for name, found in results.items()}
-    for name, values in rows.items():
-        claim, holds = CLAIMS.get(name, ("", None))
-        values["here"] = "-" if holds is None else "yes" if holds(rows) else "no"
-        values["claim"] = claim
+    judge(rows, CLAIMS)
     show(f"Quantizers, {seeds} seeds of {steps} steps", rows.values(), as_json)
 
 
