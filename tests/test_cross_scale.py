@@ -158,11 +158,11 @@ def test_dead_codes_of_every_scale_come_back():
 
 
 def test_dropout_draws_all_counts():
-    quantizer = esc(dropout=0.5).train()
+    quantizer = esc(dropout=0.3).train()
     device = torch.device("cpu")
     drawn = torch.tensor([quantizer._draw(device) for _ in range(3000)])
     shares = torch.bincount(drawn, minlength=4) / 3000
-    assert torch.allclose(shares, torch.tensor([0, 1 / 6, 1 / 6, 2 / 3]), atol=0.04)
+    assert torch.allclose(shares, torch.tensor([0, 0.1, 0.1, 0.8]), atol=0.03)
     assert all(quantizer.eval()._draw(device) == SCALES for _ in range(20))
 
 
