@@ -6,6 +6,7 @@ A case is a `Coding` of standardised latents of 50 frames a second: 60 bits to a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,33 +26,42 @@ from latentpack.codecs.quantizers.quantizer import Quantizer
 from latentpack.codecs.quantizers.rvq import ResidualQuantizer
 from latentpack.codecs.quantizers.simvq import SimVQ
 from latentpack.codecs.quantizers.vq import VectorQuantizer
-from latentpack.scripts.bench_quantizers import Claims, Rows, grouped, rvq
+from latentpack.scripts.bench_quantizers import Claims, Rows, better, grouped, rvq
 
 DIM = 64  # channels of the latents
+UNIT = DIM**-0.5  # makes latents as long as the codes that SimVQ and IBQ start with
 FRAMES = 4  # a clip has a multiple of so many: the coarsest scale of a pyramid takes them together
 
 
 class Coding(nn.Module):
     """A quantizer of one or more scales, and what makes their features of the latents."""
 
-    def __init__(self, quantizer: CrossScaleQuantizer, features: Sequence[nn.Module]) -> None:
-        """Take the quantizer, and for each of its scales, coarse first, what makes its features.
+    def __init__(
+        self, quantizer: CrossScaleQuantizer, features: Sequence[nn.Module], scale: float = 1.0
+    ) -> None:
+        """Take the parts.
 
-        Each but the last (finest) one takes the features of the scale behind it.
+        Args:
+            quantizer: of one scale or more.
+            features: for each scale but the finest, coarse first, what makes its features of those
+                of the next one.
+            scale: what latents of unit variance are multiplied by before. An encoder that is
+                trained with its quantizer finds it; this one is not.
         """
         super().__init__()
-        self.quantizer, self.makers = quantizer, nn.ModuleList(features)
+        self.quantizer, self.makers, self.scale = quantizer, nn.ModuleList(features), scale
 
     def features(self, latents: Tensor) -> list[Tensor]:
         """[B, DIM, T] -> features of each scale, coarse first."""
-        found = [latents]
+        found = [latents * self.scale]
         for make in reversed(self.makers):
             found.insert(0, make(found[0]))
         return found
 
     def forward(self, latents: Tensor) -> QuantizedScales:
         """Float [B, DIM, T], T a multiple of FRAMES; see CrossScaleQuantizer."""
-        return self.quantizer(self.features(latents))  # type: ignore[no-any-return]
+        out = self.quantizer(self.features(latents))
+        return QuantizedScales(out.x_hat / self.scale, out.codes, out.losses)
 
     def encode(self, latents: Tensor) -> list[Tensor]:
         """Codes of each scale."""
@@ -59,12 +69,12 @@ class Coding(nn.Module):
 
     def decode(self, codes: list[Tensor]) -> Tensor:
         """The mirror of `encode`."""
-        return self.quantizer.decode(codes)
+        return self.quantizer.decode(codes) / self.scale
 
 
-def plain(quantizer: Quantizer) -> Coding:
+def plain(quantizer: Quantizer, scale: float = 1.0) -> Coding:
     """A quantizer of the latents as they are."""
-    return Coding(CrossScaleQuantizer([quantizer], []), [])
+    return Coding(CrossScaleQuantizer([quantizer], []), [], scale)
 
 
 class Halve(nn.Module):
@@ -113,9 +123,9 @@ def voice_and(rest: Quantizer) -> Coding:
     return Coding(CrossScaleQuantizer([voice, rest], [nn.Identity()]), [nn.Identity()])
 
 
-def residual(make: Callable[[], Quantizer], stages: int = 6, dropout: float = 0) -> Quantizer:
-    """Stages of one kind."""
-    return ResidualQuantizer([make() for _ in range(stages)], dropout)
+def residual(make: Callable[[], Quantizer]) -> Quantizer:
+    """Six stages of one kind."""
+    return ResidualQuantizer([make() for _ in range(6)])
 
 
 def masked(stages: int) -> Quantizer:
@@ -152,15 +162,14 @@ def _vq(**options: Any) -> Callable[[], Quantizer]:
 CASES: dict[str, Case] = {
     # 3 kbps
     "RVQ, 6": Case(lambda: plain(residual(_vq()))),
-    "RVQ, 6, dropout": Case(lambda: plain(residual(_vq(), dropout=0.5))),
     "grouped RVQ, 2 x 3": Case(
         lambda: plain(grouped(2, lambda dim: rvq(3, 1024, dim), DIM)),
     ),
     "masked RVQ, 3 + 3": Case(lambda: plain(masked(3))),
     "cross-scale, 4 + 4 + 3": Case(lambda: pyramid(4, 4, 3)),
     "voice + RVQ, 6": Case(lambda: voice_and(residual(_vq()))),
-    "SimVQ, 6": Case(lambda: plain(residual(lambda: SimVQ(DIM, 1024)))),
-    "IBQ, 6": Case(lambda: plain(residual(lambda: IBQ(DIM, 1024))), entropy=0.05),
+    "SimVQ, 6": Case(lambda: plain(residual(lambda: SimVQ(DIM, 1024)), UNIT)),
+    "IBQ, 6": Case(lambda: plain(residual(lambda: IBQ(DIM, 1024)), UNIT), entropy=0.05),
     "FSQ, 6 of 8 8 4 4": Case(
         lambda: plain(ProjectedQuantizer(DIM, GroupedQuantizer([FSQ((8, 8, 4, 4))] * 6)))
     ),
@@ -182,41 +191,34 @@ CASES: dict[str, Case] = {
     "voice + RVQ, 2 of 64": Case(lambda: voice_and(rvq(2, 64, DIM))),
     "VQ, 4096": Case(lambda: plain(VectorQuantizer(DIM, 4096))),
     "VQ, 4096, factorised, cosine": Case(lambda: plain(factorised(4096, True))),
-    "SimVQ, 4096": Case(lambda: plain(SimVQ(DIM, 4096))),
-    "IBQ, 4096": Case(lambda: plain(IBQ(DIM, 4096)), entropy=0.05),
+    "SimVQ, 4096": Case(lambda: plain(SimVQ(DIM, 4096), UNIT)),
+    "IBQ, 4096": Case(lambda: plain(IBQ(DIM, 4096), UNIT), entropy=0.05),
     "FSQ, 8 8 8 8": Case(lambda: plain(ProjectedQuantizer(DIM, FSQ((8, 8, 8, 8))))),
     "LFQ, 12 bits": Case(lambda: plain(ProjectedQuantizer(DIM, LFQ(12))), entropy=0.05),
 }
 
 
-def _nearer(rows: Rows, first: str, second: str, by: float = 0.0) -> bool:
-    """Whether the first case has the smaller mel distance, by more than the seeds differ."""
-    noise = max(rows[name]["mel_spread"] for name in (first, second))
-    return bool(rows[second]["mel"] - rows[first]["mel"] > max(by, noise))
+_better = functools.partial(better, key="snr_db")  # the SNR of latents
 
 
 def _fuller(rows: Rows, first: str, second: str) -> bool:
     return bool(rows[first]["usage"] > rows[second]["usage"] + 0.02)
 
 
-_SMALL = 0.02  # a mel distance that does not matter
+_SMALL = 0.3  # dB
 # Case -> the paper's claim, and what must hold in the rows for it to be seen here.
 CLAIMS: Claims = {
-    "RVQ, 6, dropout": (
-        "one model for many rates costs next to nothing at the highest (SoundStream)",
-        lambda r: not _nearer(r, "RVQ, 6", "RVQ, 6, dropout", _SMALL),
-    ),
     "grouped RVQ, 2 x 3": (
         "beats RVQ of as many codes (HiFi-Codec)",
-        lambda r: _nearer(r, "grouped RVQ, 2 x 3", "RVQ, 6"),
+        lambda r: _better(r, "grouped RVQ, 2 x 3", "RVQ, 6"),
     ),
     "masked RVQ, 3 + 3": (
         "beats RVQ of as many codes (Language-Codec)",
-        lambda r: _nearer(r, "masked RVQ, 3 + 3", "RVQ, 6"),
+        lambda r: _better(r, "masked RVQ, 3 + 3", "RVQ, 6"),
     ),
     "cross-scale, 4 + 4 + 3": (
         "beats RVQ of one scale at equal bits (ESC)",
-        lambda r: _nearer(r, "cross-scale, 4 + 4 + 3", "RVQ, 6"),
+        lambda r: _better(r, "cross-scale, 4 + 4 + 3", "RVQ, 6"),
     ),
     "voice + RVQ, 6": (
         "helps most where codes are few: less here than at 600 bit/s (TiCodec)",
@@ -224,7 +226,7 @@ CLAIMS: Claims = {
     ),
     "SimVQ, 6": (
         "all codes in use, and better reconstruction than VQ (SimVQ)",
-        lambda r: r["SimVQ, 6"]["usage"] > 0.95 and _nearer(r, "SimVQ, 6", "RVQ, 6"),
+        lambda r: r["SimVQ, 6"]["usage"] > 0.95 and _better(r, "SimVQ, 6", "RVQ, 6"),
     ),
     "IBQ, 6": (
         "all codes learn, so that nearly all are in use (IBQ)",
@@ -234,7 +236,7 @@ CLAIMS: Claims = {
         "codes in use without any extra loss, reconstruction near VQ's (FSQ)",
         lambda r: (
             r["FSQ, 6 of 8 8 4 4"]["usage"] > 0.9
-            and not _nearer(r, "RVQ, 6", "FSQ, 6 of 8 8 4 4", _SMALL)
+            and not _better(r, "RVQ, 6", "FSQ, 6 of 8 8 4 4", _SMALL)
         ),
     ),
     "LFQ, 6 of 10 bits": (
@@ -243,7 +245,7 @@ CLAIMS: Claims = {
     ),
     "RVQ, 6, random start": (
         "k-means start is better than a random one (SoundStream)",
-        lambda r: _nearer(r, "RVQ, 6", "RVQ, 6, random start"),
+        lambda r: _better(r, "RVQ, 6", "RVQ, 6, random start"),
     ),
     "RVQ, 6, early start": (
         "restart brings codes back that were left behind (SoundStream)",
@@ -261,15 +263,15 @@ CLAIMS: Claims = {
     ),
     "RVQ, 6, factorised, cosine": (
         "cosine codes reconstruct better than Euclidean ones (improved VQGAN, DAC)",
-        lambda r: _nearer(r, "RVQ, 6, factorised, cosine", "RVQ, 6, factorised"),
+        lambda r: _better(r, "RVQ, 6, factorised, cosine", "RVQ, 6, factorised"),
     ),
     "voice + RVQ, 2 of 64": (
         "a code for the clip improves few codes to a frame (TiCodec)",
-        lambda r: _nearer(r, "voice + RVQ, 2 of 64", "RVQ, 2 of 64"),
+        lambda r: _better(r, "voice + RVQ, 2 of 64", "RVQ, 2 of 64"),
     ),
     "VQ, 4096": (
         "one large codebook beats a residual at equal bits (WavTokenizer)",
-        lambda r: _nearer(r, "VQ, 4096", "RVQ, 2 of 64"),
+        lambda r: _better(r, "VQ, 4096", "RVQ, 2 of 64"),
     ),
     "VQ, 4096, factorised, cosine": (
         "few channels: a large codebook is used more (improved VQGAN)",
@@ -277,7 +279,7 @@ CLAIMS: Claims = {
     ),
     "SimVQ, 4096": (
         "all codes in use, and better reconstruction than VQ (SimVQ)",
-        lambda r: r["SimVQ, 4096"]["usage"] > 0.9 and _nearer(r, "SimVQ, 4096", "VQ, 4096"),
+        lambda r: r["SimVQ, 4096"]["usage"] > 0.9 and _better(r, "SimVQ, 4096", "VQ, 4096"),
     ),
     "IBQ, 4096": (
         "a large codebook is used (IBQ)",
@@ -286,7 +288,7 @@ CLAIMS: Claims = {
     "FSQ, 8 8 8 8": (
         "codes in use without any extra loss, reconstruction near VQ's (FSQ)",
         lambda r: (
-            r["FSQ, 8 8 8 8"]["usage"] > 0.9 and not _nearer(r, "VQ, 4096", "FSQ, 8 8 8 8", _SMALL)
+            r["FSQ, 8 8 8 8"]["usage"] > 0.9 and not _better(r, "VQ, 4096", "FSQ, 8 8 8 8", _SMALL)
         ),
     ),
     "LFQ, 12 bits": (
@@ -297,5 +299,5 @@ CLAIMS: Claims = {
 
 
 def _gain(rows: Rows, rest: str) -> float:
-    """What a code for the clip takes off the mel distance."""
-    return float(rows[rest]["mel"] - rows[f"voice + {rest}"]["mel"])
+    """What a code for the clip adds to the SNR, dB."""
+    return float(rows[f"voice + {rest}"]["snr_db"] - rows[rest]["snr_db"])
