@@ -5,11 +5,11 @@ the decoder of `audio/rvq` stay as they are (--weights, else those that ship): e
 quantise the same latents between them, of seven speakers in eight, for the same number of updates,
 and is tested on the eighth, on whole files. `kbps` is counted from the codes; `snr_db` is that of
 the latents, `mel`, SI-SDR and STOI are of the sound (datasets/audio_metrics.py), means over the
-files. `usage` is the share of codes that occur in a third of what was trained on, `perplexity` 2 to
-the entropy of a code over the codebook's size; of several codes the mean. All are means over seeds, `spread_db` is
-the largest less the smallest SNR. `claim` is what the paper says, and `here` whether these numbers
-show it; a difference of SNR that the seeds spread over is none. What a paper owes to training the
-networks together with the quantizer can't be seen here.
+files. `usage` is the share of codes that occur in a third of what was trained on, `perplexity` 2
+to the entropy of a code over the codebook's size; of several codes the mean. All are means over
+seeds, `spread_db` is the largest less the smallest SNR. `claim` is what the paper says, and `here`
+whether these numbers show it; a difference of SNR that the seeds spread over is none. What a paper
+owes to training the networks together with the quantizer can't be seen here.
 
 With --work each finished case is kept in that folder, and a run goes on where the last one ended.
 """
@@ -119,7 +119,7 @@ def _speaker(file: Path) -> str:
 def networks_of(file: Path) -> RvqModel:
     """The networks of a weights file."""
     try:
-        networks = load_networks(weight_files.read(file, "audio/rvq"))
+        networks, _ = load_networks(weight_files.read(file, "audio/rvq"))
     except (BitstreamError, OSError, ValueError) as error:
         raise click.UsageError(f"--weights {file}: {error}") from error
     if networks.size.latent != DIM:

@@ -90,7 +90,7 @@ def weights(tmp_path_factory):
     """Weights of small networks that have learned nothing."""
     path = tmp_path_factory.mktemp("weights") / "small.lpkw"
     size = Size(dim=16, hidden=16, encoder=1, decoder=1, latent=DIM, n_q=1, codebook_size=4)
-    weight_files.write(path, "audio/rvq", frozen_state(RvqModel(size)), config_of(size))
+    weight_files.write(path, "audio/rvq", frozen_state(RvqModel(size), None), config_of(size, None))
     return path
 
 
