@@ -89,7 +89,7 @@ class Halve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, DIM, T] -> [B, DIM, T / 2]."""
-        pairs = x.unflatten(2, (-1, 2)).permute(0, 2, 3, 1).flatten(2)
+        pairs = x.transpose(1, 2).reshape(len(x), -1, 2 * DIM)
         return self.map(pairs).transpose(1, 2)  # type: ignore[no-any-return]
 
 
@@ -107,7 +107,7 @@ class Double(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """[B, DIM, T] -> [B, DIM, 2 T]."""
         seen = torch.cat((y, F.pad(y, (1, 0))[..., :-1]), 1).transpose(1, 2)
-        return self.map(seen).unflatten(2, (2, DIM)).flatten(1, 2).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.map(seen).reshape(len(y), -1, DIM).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 def pyramid(*codes: int) -> Coding:

@@ -72,8 +72,8 @@ class Latents:
         self.train = (latents - self._mean) / self._spread
 
     def _stretches(self, wave: Tensor) -> Tensor:
-        latents = self.encode(wave)[..., : len(wave) // self.size.frame // LENGTH * LENGTH]
-        return latents.unflatten(2, (-1, LENGTH))[0].transpose(0, 1)
+        frames = len(wave) // self.size.frame // LENGTH * LENGTH
+        return torch.stack(torch.split(self.encode(wave)[0, :, :frames], LENGTH, 1))
 
     @torch.no_grad()
     def encode(self, wave: Tensor) -> Tensor:
