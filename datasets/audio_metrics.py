@@ -19,6 +19,7 @@ at the rate that each is defined for; they are None where they don't apply.
 import functools
 import importlib.util
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -128,8 +129,6 @@ def _distance(one: Tensor, two: Tensor) -> float:
 @functools.lru_cache(maxsize=16)
 def _mel_filters(window: int, bands: int, sample_rate: int) -> Tensor:
     """[window / 2 + 1, bands]; at low rates some of 150 bands hold no bin and stay 0."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         filters: Tensor = F.melscale_fbanks(
@@ -162,14 +161,19 @@ def pesq(x: Tensor, x_hat: Tensor, sample_rate: int, band: str = "wb") -> float 
 def stoi(x: Tensor, x_hat: Tensor, sample_rate: int, extended: bool = False) -> float | None:
     """Short-time objective intelligibility, 0 to 1 (Taal et al. 2011; extended: Jensen 2016).
 
-    None for less than half a second and for silence.
+    None for silence and for less than half a second of sound that is not silent.
     """
     from pystoi import stoi as measure
 
     one, two = _mono(x, x_hat, sample_rate, _STOI_RATE)
     if len(one) < _STOI_LEAST_SECONDS * _STOI_RATE or not np.any(one):
         return None
-    return float(measure(one, two, _STOI_RATE, extended=extended))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Not enough STFT frames")
+        try:
+            return float(measure(one, two, _STOI_RATE, extended=extended))
+        except RuntimeWarning:
+            return None
 
 
 def visqol(x: Tensor, x_hat: Tensor, sample_rate: int, mode: str) -> float | None:

@@ -9,26 +9,62 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor
 
 from latentpack.datasets import kodak
 from latentpack.datasets.images import read_image
 from latentpack.datasets.metrics import bd_rate_percent, ms_ssim, psnr_db
+from latentpack.scripts import measuring
 from latentpack.scripts.bench import hardware
 from latentpack.scripts.main import describe
+from latentpack.scripts.measuring import Key, Results, Task
 from latentpack.scripts.picture_codecs import PictureCodec, colours, open_by_name
-from latentpack.scripts.picture_results import Result, Results
 from latentpack.scripts.pictures import bits_per_pixel
 
 ANCHOR = "jpeg"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One picture at one setting of one codec.
+
+    Attributes:
+        picture: name of its file.
+        digest: of its file's bytes.
+        pixels: of the picture.
+        codec: as it was asked for, with its options.
+        settings: of the codec, with the weights.
+        step: of the codec's curve.
+        bytes: of the coded file.
+        bpp: of the coded file.
+        psnr_db: over RGB.
+        ms_ssim: None where the picture is too small.
+        encode_s: CPU seconds.
+        decode_s: CPU seconds.
+    """
+
+    picture: str
+    digest: str
+    pixels: int
+    codec: str
+    settings: str
+    step: float | None
+    bytes: int
+    bpp: float
+    psnr_db: float
+    ms_ssim: float | None
+    encode_s: float
+    decode_s: float
+
+    @property
+    def key(self) -> Key:
+        """By what the result is found again: other weights or another picture are others."""
+        return self.digest, self.codec, self.settings, self.step
 
 
 @dataclass(frozen=True)
@@ -71,67 +107,9 @@ class Row:
     pictures: list[Result]
 
 
-@dataclass(frozen=True)
-class Task:
-    """One picture to code at one setting of one codec."""
-
-    file: Path
-    digest: str
-    codec: str
-    settings: str
-    step: float | None
-
-    @property
-    def key(self) -> tuple[str, str, str, float | None]:
-        """That of its result."""
-        return self.digest, self.codec, self.settings, self.step
-
-
-def plan(codecs: Sequence[PictureCodec], files: Sequence[Path], every: int = 1) -> list[Task]:
-    """All that is to be coded.
-
-    The codecs take turns on each picture, so that a busy machine slows all of them alike.
-
-    Args:
-        codecs: what to measure.
-        files: pictures.
-        every: take each so-many-th step of a codec only.
-    """
-    return [
-        Task(file, digest, codec.name, codec.settings, step)
-        for file in files
-        for digest in [xxhash.xxh3_128_hexdigest(file.read_bytes())]
-        for codec in codecs
-        for step in codec.steps[::every]
-    ]
-
-
-def measure(tasks: Sequence[Task], results: Results, jobs: int = 1) -> Iterator[Task]:
-    """Do the tasks that have no result yet; yields each when its result is kept.
-
-    Args:
-        tasks: of `plan`.
-        results: where they are looked for and kept.
-        jobs: processes, each with one thread.
-
-    Raises:
-        ValueError: a codec could not do a picture; what has been done is kept.
-    """
-    left = [task for task in tasks if task.key not in results]
-    yield from (task for task in tasks if task.key in results)
-    if jobs == 1:
-        for task in left:
-            results.add(_run(task))
-            yield task
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        running = {pool.submit(_run, task): task for task in left}
-        try:
-            for done in as_completed(running):
-                results.add(done.result())
-                yield running[done]
-        finally:
-            pool.shutdown(cancel_futures=True)
+def measure(tasks: Sequence[Task], results: Results[Result], jobs: int = 1) -> Iterator[Task]:
+    """Do the tasks of `measuring.plan` that have no result yet; see `measuring.measure`."""
+    return measuring.measure(tasks, results, _run, jobs)
 
 
 _codec = functools.cache(open_by_name)

@@ -1,19 +1,16 @@
 """Rate-distortion curves as a picture: PSNR and MS-SSIM over the rate."""
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from latentpack.scripts.curves_plot import Line, draw
 from latentpack.scripts.rate_distortion import Point, Row, ms_ssim_db
 
 _MOST_BPP = 2.0  # of a linear axis; beyond it pictures look alike
-_OURS = ("#d62728", "#1f5fb4", "#2a8f2a", "#8a3ab0", "#e07b00")
-_OTHERS = ("#7b94ad", "#9a8c5f", "#7da487", "#b08a9c", "#8f8f8f", "#5f8f99", "#c0a070", "#8d86b5")
-_PANELS: list[tuple[str, Callable[[Point], float | None]]] = [
-    ("PSNR of RGB (dB)", lambda point: point.psnr_db),
-    ("MS-SSIM (dB: -10 log10(1 - x))", ms_ssim_db),
-]
+_PANELS: dict[str, Callable[[Point], float | None]] = {
+    "PSNR of RGB (dB)": lambda point: point.psnr_db,
+    "MS-SSIM (dB: -10 log10(1 - x))": ms_ssim_db,
+}
 
 
 def plot(rows: list[Row], path: Path, log_rate: bool) -> None:
@@ -24,52 +21,26 @@ def plot(rows: list[Row], path: Path, log_rate: bool) -> None:
         path: is overwritten.
         log_rate: on a logarithmic axis equal distances are equal savings.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
-
     shown = sorted((row for row in rows if row.drawn), key=lambda row: row.bd_rate_vs_jpeg or 0.0)
-    styles = _styles(shown)
-    figure, axes = pyplot.subplots(1, 2, figsize=(15, 6.2), layout="constrained")
-    for axis, (label, quality) in zip(axes, _PANELS, strict=True):
-        for row, style in zip(shown, styles, strict=True):
-            pairs = [(point.bpp, quality(point)) for point in row.points]
-            pairs = [pair for pair in pairs if pair[1] is not None]
-            pairs = [pair for pair in pairs if log_rate or pair[0] <= _MOST_BPP]
-            axis.plot(
-                [bpp for bpp, _ in pairs],
-                [value for _, value in pairs],
-                linestyle="--" if row.stored else "-",
-                label=_label(row),
-                **style,
-            )
-        axis.set_xlabel("bits per pixel, whole files", fontsize=12)
-        axis.set_ylabel(label, fontsize=12)
-        if log_rate:
-            axis.set_xscale("log")
-            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.grid(alpha=0.3, which="both")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=10.5, frameon=False,
-                  title="size against JPEG\nat equal PSNR (BD-rate)", alignment="left")  # fmt: skip
-    figure.suptitle(title(rows), fontsize=12)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def _styles(rows: list[Row]) -> list[dict[str, Any]]:
-    """Ours in strong colours and wide lines before the others, which also differ in their marks."""
-    colours = itertools.cycle(_OURS), itertools.cycle(_OTHERS)
-    marks = itertools.cycle("os^Dvp")
-    return [
-        {"color": next(colours[0]), "linewidth": 2.6, "marker": "o", "markersize": 5, "zorder": 3}
-        if row.ours
-        else {"color": next(colours[1]), "linewidth": 1.2, "marker": next(marks), "markersize": 4}
-        for row in rows
+    most = float("inf") if log_rate else _MOST_BPP
+    lines = [
+        Line(
+            _label(row),
+            row.ours,
+            row.stored,
+            [
+                [
+                    (point.bpp, value)
+                    for point in row.points
+                    if point.bpp <= most and (value := quality(point)) is not None
+                ]
+                for quality in _PANELS.values()
+            ],
+        )
+        for row in shown
     ]
+    legend = "size against JPEG\nat equal PSNR (BD-rate)"
+    draw(lines, list(_PANELS), "bits per pixel, whole files", title(rows), legend, path, log_rate)
 
 
 def title(rows: list[Row]) -> str:
