@@ -149,7 +149,7 @@ def _run(task: Task) -> Result:
 
 
 def compare(
-    codecs: Sequence[PictureCodec], tasks: Sequence[Task], results: Results, case: str
+    codecs: Sequence[PictureCodec], tasks: Sequence[Task], results: Results[Result], case: str
 ) -> list[Row]:
     """The curves of all codecs, and how they compare.
 

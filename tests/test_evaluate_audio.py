@@ -37,7 +37,7 @@ def rows_of(result):
 def alike(rows, others):
     """Whether these are the same points; ESTOI adds noise, which shows in the last digits."""
     for row, other in zip(rows, others, strict=True):
-        for name in {"n", "case", "kbps_payload", "kbps_file", "si_sdr_db", "mel", "stft", "stoi"}:
+        for name in ("n", "kbps_payload", "kbps_file", "si_sdr_db", "mel", "stft", "stoi"):
             assert row[name] == pytest.approx(other[name], rel=1e-9), name
     return True
 
@@ -105,13 +105,6 @@ def test_seconds_and_limit(folder):
     assert rows_of(run(*args[:-2], "--limit", "1", "--json"))[0]["n"] == 1
 
 
-@pytest.mark.slow
-def test_processes_give_the_same(folder):
-    args = ("evaluate", "audio", "--data", folder, "--codecs", "opus@8", "--quick", "--json")
-    one, two = (rows_of(run(*args, "--jobs", jobs))[0] for jobs in (1, 2))
-    assert one["si_sdr_db"] == two["si_sdr_db"] and one["kbps_file"] == two["kbps_file"]
-
-
 def test_missing_peers_are_said_in_one_line(folder, monkeypatch):
     missing = {name: name in ("mp3", "aac") for name in sound_curves.PEERS}
     monkeypatch.setattr(
@@ -143,9 +136,10 @@ def test_what_is_no_sound_is_named(folder, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"RIFFnothing")
     line = fails("evaluate", "audio", "--data", tmp_path, "--codecs", "opus@12", "--quick")
     assert "broken.wav" in line
-    write_audio(tmp_path / "broken.wav", [torch.zeros(1, 0)], RATE, force=True)
+    (tmp_path / "broken.wav").unlink()
+    write_audio(tmp_path / "empty.wav", [torch.zeros(1, 0)], RATE)
     line = fails("evaluate", "audio", "--data", tmp_path, "--codecs", "opus@12", "--quick")
-    assert "broken.wav: there is no sound" in line
+    assert "empty.wav: there is no sound" in line
 
 
 def test_a_codec_that_takes_no_stereo_is_named(tmp_path):
