@@ -66,7 +66,8 @@ class Dense(NamedTuple):
         sums = (self.weight[i].astype(np.int32) @ x + self.bias[i]).astype(np.int64)
         shift = self.shift[i].astype(np.int64)
         scaled = (sums * self.multiplier[i] + (1 << (shift - 1))) >> shift
-        return scaled.clip(low, LIMIT).astype(np.int32)
+        out: Ints = scaled.clip(low, LIMIT).astype(np.int32)
+        return out
 
 
 class Model(NamedTuple):
@@ -125,7 +126,9 @@ class _Frames:
             sums = model.weight[codes].astype(np.int32) @ f + model.bias[codes]
             logits = (sums + np.int32(1 << (_LOGIT_SHIFT - 1))) >> _LOGIT_SHIFT
             d = logits.max() - logits
-        return (POWERS[d & 31] >> np.minimum(d >> 5, 31).astype(np.uint32)) | np.uint32(1)
+        octaves = np.minimum(d >> 5, 31).astype(np.uint32)
+        frequencies: npt.NDArray[np.uint32] = (POWERS[d & 31] >> octaves) | np.uint32(1)
+        return frequencies
 
     def put(self, q: int, code: int) -> None:
         """Take the code of codebook q."""

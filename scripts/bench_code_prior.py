@@ -55,7 +55,7 @@ def codes_of(folder: Path, weights: weight_files.Weights, seconds: float) -> lis
 
 def packets_of(codes: list[Tensor], frames: int) -> list[Tensor]:
     """All sounds cut into packets."""
-    return [part for sound in codes for part in sound.split(frames, 1)]
+    return [part for sound in codes for part in torch.split(sound, frames, 1)]
 
 
 def packed(codes: Tensor, bits: int) -> bytes:

@@ -152,8 +152,9 @@ class CodePrior(nn.Module):
         kept = min(self.size.dim, rows.shape[1])
         self.embedding[:, :kept] = rows[:, :kept] / first * 0.5
         kept = min(self.size.features, rows.shape[1])
+        sizes = list(self.codebook_sizes)
         for part, weight in zip(
-            rows.split(self.codebook_sizes), self.weight.split(self.codebook_sizes), strict=True
+            torch.split(rows, sizes), torch.split(self.weight, sizes), strict=True
         ):
             weight[:, :kept] = part[:, :kept] / part.std().clamp_min(1e-12) * 0.2
 
@@ -168,7 +169,7 @@ class CodePrior(nn.Module):
             float [B, len(books), T].
         """
         table = round_ste((self.embedding / STEP).clamp(-127, 127)) * STEP
-        tables = table.split(self.codebook_sizes)
+        tables = torch.split(table, list(self.codebook_sizes))
         sums = [codes.new_zeros((), dtype=torch.float32)]
         for q, code in enumerate(codes.unbind(1)):
             sums.append(sums[-1] + F.embedding(code, tables[q]))
@@ -183,7 +184,7 @@ class CodePrior(nn.Module):
 
     def _context(self, frames: Tensor) -> Tensor:
         """Sums of frames [B, T, dim] -> what is known of those before each, [B, T, context]."""
-        h = self.first(0, _delayed(frames, 1))
+        h: Tensor = self.first(0, _delayed(frames, 1))
         for i in range(self.size.past):
             seen = self._thinned(h)
             step = self.past(i, torch.cat((seen, _delayed(seen, 1 << i)), -1))
@@ -283,10 +284,13 @@ class IntegerCodePrior(nn.Module):
         """What the kernel runs, made when first asked for."""
         return kernel.Network(
             kernel.Model(
-                self.codebook_sizes,
-                self.embedding.numpy(),
-                *(getattr(self, name).arrays() for name in _LAYERS),
-                self.weight.numpy(),
-                self.bias.numpy(),
+                sizes=self.codebook_sizes,
+                embedding=self.embedding.numpy(),
+                first=self.first.arrays(),
+                past=self.past.arrays(),
+                hidden=self.hidden.arrays(),
+                features=self.features.arrays(),
+                weight=self.weight.numpy(),
+                bias=self.bias.numpy(),
             )
         )
