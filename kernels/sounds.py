@@ -39,7 +39,7 @@ def encode(
     chosen = rans.pick(backend)
     if samples.dtype != np.int32 or samples.ndim != 2 or not samples.flags.c_contiguous:
         raise ValueError(f"samples are {samples.dtype} {samples.shape}, expected int32 [c, n]")
-    _check(channels, *samples.shape, effort)
+    _check(channels, samples.shape[0], samples.shape[1], effort)
     for i, (channel, row) in enumerate(zip(channels, samples, strict=True)):
         if row.size and not channel.low <= row.min() <= row.max() <= channel.high:
             raise ValueError(f"a sample of channel {i} is not in its range {channel[:2]}")

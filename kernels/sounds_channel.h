@@ -13,12 +13,12 @@ namespace PIXELS_ISA {
 
 constexpr int kWide = 32, kTight = 16, kMix = 8;     // taps
 constexpr int kWideOther = 8, kTightOther = 4;       // those of a partner
-constexpr int kStages = 4;                           // of gradient descent, at most
+constexpr int kStages = 5;                           // of gradient descent, at most
 constexpr int kClasses = 160;                        // of scale, four to an octave
 constexpr int kFirstClass = 480;                     // 2^-7
 constexpr int kUnary = 9;                            // spans that are told apart
 
-// How much is computed; `stages` ends with a length of 0.
+// How much is computed; a stage of length 0 ends them.
 struct Effort {
   int wide_every, tight_every, mix_every;
   struct {
@@ -27,9 +27,9 @@ struct Effort {
   } stages[kStages];
 };
 constexpr Effort kEffortTable[kEfforts] = {
-    {32, 16, 16, {{16, 0.02f}}},
-    {16, 8, 8, {{256, 0.01f}, {32, 0.02f}, {16, 0.02f}}},
-    {2, 1, 1, {{1024, 0.01f}, {256, 0.01f}, {32, 0.02f}, {16, 0.02f}}},
+    {32, 16, 16, {{32, 0.03f}}},
+    {16, 8, 8, {{1024, 0.01f}, {128, 0.03f}, {32, 0.04f}, {16, 0.05f}}},
+    {4, 1, 1, {{2048, 0.007f}, {512, 0.015f}, {128, 0.03f}, {32, 0.04f}, {16, 0.05f}}},
 };
 
 // An average that forgets: sum / count.
@@ -237,7 +237,7 @@ class ChannelCoder {
     const F8 off = guess_ - static_cast<float>(sample - centre_);
     const F8 wrongs = off < 0.0f ? -off : off;
     if (seen_ < 4096) ++seen_;
-    const F8 rates = at_least(F8{0.2f, 0.05f, 0.012f, 0.05f, 0.03f, 0.03f, 0.03f, 0.1f},
+    const F8 rates = at_least(F8{0.2f, 0.05f, 0.012f, 0.05f, 0.02f, 0.02f, 0.03f, 0.2f},
                               1.0f / static_cast<float>(seen_));
     energy_ = energy_ + (wrongs - energy_) * rates;
 #pragma GCC unroll 8

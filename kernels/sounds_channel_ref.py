@@ -19,7 +19,7 @@ CLASSES = 160  # of scale, four to an octave
 FIRST_CLASS = 480  # 2 ** -7
 UNARY = 9  # spans that are told apart
 MOST_SEEN = 4096
-RATES = np.array([0.2, 0.05, 0.012, 0.05, 0.03, 0.03, 0.03, 0.1], np.float32)
+RATES = np.array([0.2, 0.05, 0.012, 0.05, 0.02, 0.02, 0.03, 0.2], np.float32)
 
 Samples = npt.NDArray[np.int32]
 
@@ -55,9 +55,9 @@ class Effort(NamedTuple):
 
 
 EFFORTS = (
-    Effort(32, 16, 16, ((16, 0.02),)),
-    Effort(16, 8, 8, ((256, 0.01), (32, 0.02), (16, 0.02))),
-    Effort(2, 1, 1, ((1024, 0.01), (256, 0.01), (32, 0.02), (16, 0.02))),
+    Effort(32, 16, 16, ((32, 0.03),)),
+    Effort(16, 8, 8, ((1024, 0.01), (128, 0.03), (32, 0.04), (16, 0.05))),
+    Effort(4, 1, 1, ((2048, 0.007), (512, 0.015), (128, 0.03), (32, 0.04), (16, 0.05))),
 )
 
 

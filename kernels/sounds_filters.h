@@ -133,7 +133,7 @@ class LeastSquares {
 // A long filter that follows the gradient, by the power of what it sees (NLMS).
 class Gradient {
  public:
-  static constexpr int kLongest = 1024;
+  static constexpr int kLongest = 2048;
 
   void start(int length, float rate) {
     length_ = length;

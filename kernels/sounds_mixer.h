@@ -40,7 +40,7 @@ class Mixer {
  public:
   void start() {
     for (int i = 0; i < kMixers * kMixerSets * kInputs; ++i)
-      weights_[i] = i % kInputs < kExperts ? 0.2f : i % kInputs < kExperts + kContexts ? 0.06f : 0.0f;
+      weights_[i] = i % kInputs < kExperts ? 0.15f : i % kInputs < kExperts + kContexts ? 0.03f : 0.0f;
     for (int i = 0; i < kContexts * kSlots; ++i) counters_[i] = 1u << 31;
     for (int i = 0; i < 24; i += 8) {
       F8 v{};
@@ -50,7 +50,7 @@ class Mixer {
         for (int set = 0; set < kMapSets; ++set) maps_[set * kMapBins + i + j] = v[j];
     }
     for (int i = 0; i < kRateSteps; ++i)
-      rates_[i] = 0.002f + 0.02f / (1.0f + 0.05f * static_cast<float>(i));
+      rates_[i] = 0.004f + 0.02f / (1.0f + 0.05f * static_cast<float>(i));
     for (int i = 0; i < 4096; i += 8) {
       F8 v{};
       for (int j = 0; j < 8; ++j) v[j] = static_cast<float>(i + j) + 0.5f;

@@ -35,7 +35,7 @@ class Mixer:
     """The experts' estimates and counters in contexts, mixed in the logistic domain."""
 
     def __init__(self) -> None:
-        first = [F(0.2)] * EXPERTS + [F(0.06)] * CONTEXTS + [F(0)] * 4
+        first = [F(0.15)] * EXPERTS + [F(0.03)] * CONTEXTS + [F(0)] * 4
         self.weights = np.tile(np.array(first, np.float32), (2, 16 * NODES, 1))
         self.seen = np.zeros((2, 16 * NODES), np.int64)
         # A counter is a probability of 22 bits and how often it was used, 10 bits.
@@ -43,7 +43,7 @@ class Mixer:
         start = ONE / (ONE + exponential(F(8) - np.arange(MAP_BINS, dtype=np.float32)))
         self.maps = np.tile(start, (16 * NODES, 1))
         steps = np.arange(256, dtype=np.float32)
-        self.rates = F(0.002) + F(0.02) / (ONE + F(0.05) * steps)
+        self.rates = F(0.004) + F(0.02) / (ONE + F(0.05) * steps)
         middles = np.arange(4096, dtype=np.float32) + F(0.5)
         self.logits = logarithm(middles) - logarithm(F(4096) - middles)
 

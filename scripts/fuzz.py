@@ -257,6 +257,36 @@ def kv() -> Iterator[Seed]:
         yield [encode_pages(k, v, tables, page=16), tables.to_bytes()], decode
 
 
+def sounds() -> Iterator[Seed]:
+    """Packets of audio/lossless; samples are checked."""
+    import numpy as np
+    import torch
+
+    from latentpack.codecs.audio.lossless import Lossless
+    from latentpack.codecs.codec import Packet
+    from latentpack.kernels.errors import BitstreamError
+
+    rng = np.random.default_rng(4)
+    tone = np.rint(9000 * np.sin(np.arange(120) / 9) + rng.normal(0, 30, (2, 120)))
+    codec = Lossless(sample_rate=8000, threads=1)
+    few = np.where(rng.random((2, 120)) < 0.1, 5000, tone // 900 * 107)
+    known = [torch.from_numpy(samples.astype(np.int16)) for samples in (tone, few, tone // 9 * 8)]
+
+    def decode(parts: Parts) -> object:
+        packet = Packet(0, parts[0])
+        if codec.describe(header, packet)["samples"] > 10000:
+            raise BitstreamError("legal, but takes seconds")
+        out = codec.decode(header, [packet])
+        if not any(torch.equal(out, x) for x in known):
+            raise RuntimeError("a damaged packet was taken for a whole one")
+        return out
+
+    for x in known:
+        header = codec.header(x)
+        (whole,) = codec.encode(x)
+        yield [whole.body], decode
+
+
 TARGETS: dict[str, Callable[[], Iterator[Seed]]] = {
     "channels": channels,
     "container": container,
@@ -265,6 +295,7 @@ TARGETS: dict[str, Callable[[], Iterator[Seed]]] = {
     "kv": kv,
     "planes": planes,
     "rans": rans,
+    "sounds": sounds,
 }
 
 

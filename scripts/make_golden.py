@@ -232,6 +232,42 @@ def image_fit() -> dict[str, bytes]:
     return files
 
 
+def audio_lossless() -> dict[str, bytes]:
+    """Sounds without loss, and what they decode to: samples [channel, n], little-endian."""
+    import numpy as np
+    import torch
+
+    import latentpack
+
+    def tones(channels: int, length: int, peak: int) -> "np.ndarray[Any, Any]":
+        """Two parabolic waves that the channels share, and noise."""
+        t = np.arange(length)
+        waves = [(t * step % 64 - 32) * (32 - abs(t * step % 64 - 32)) for step in (3, 7)]
+        noise = np.array(numbers(channels * length, 41, peak)).reshape(channels, length) - 20
+        values: np.ndarray[Any, Any] = (2 * waves[0] + waves[1]) // 4 + noise
+        return values * peak // 300
+
+    mixed = tones(5, 90, 9000)
+    mixed[1], mixed[3] = mixed[0], 1234
+    loud = np.array(numbers(120, 65536, 5)).reshape(2, 60) - 32768
+    cases: dict[str, tuple[np.ndarray[Any, Any], int, dict[str, Any]]] = {
+        "mono": (tones(1, 400, 9000), 2, {}),
+        "fast": (tones(2, 150, 20000), 2, {"effort": 0}),
+        "best": (tones(2, 150, 20000), 2, {"effort": 2}),
+        "deep": (tones(2, 120, 30000) * 256, 4, {}),
+        "list": (tones(1, 300, 100) * 2123 // 10, 2, {}),
+        "mixed": (mixed, 2, {}),
+        "packets": (tones(2, 450, 3000), 2, {"seconds": 0.2}),
+        "raw": (loud, 2, {}),
+    }
+    files = {}
+    for name, (samples, width, options) in cases.items():
+        x = torch.from_numpy(samples.astype(f"<i{width}"))
+        data = latentpack.encode(x, codec="audio/lossless", sample_rate=1000, **options)
+        files |= {f"{name}.lpk": data, f"{name}.bin": samples.astype(f"<i{width}").tobytes()}
+    return files
+
+
 def image_lossless() -> dict[str, bytes]:
     """Pictures without loss, and what they decode to: samples in C order, little-endian."""
     import numpy as np
@@ -424,6 +460,7 @@ def outer() -> dict[str, bytes]:
 
 # Folder in tests/golden -> function that makes its files {name: bytes}.
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
+    "audio_lossless": audio_lossless,
     "container": container,
     "delta": delta,
     "image_compressai": image_compressai,

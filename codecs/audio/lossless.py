@@ -189,7 +189,11 @@ class Lossless(Codec):
 
     def _shape(self, signal: Tensor) -> Shape:
         if signal.dtype not in _DTYPES.values() or signal.ndim != 2:
-            floats = "; it does not store floats" if signal.dtype.is_floating_point else ""
+            floats = (
+                "; floats are kept by tensor/lossless, or round them"
+                if signal.dtype.is_floating_point
+                else ""
+            )
             raise ValueError(
                 "audio/lossless takes a sound as int16 or int32 [channels, samples], got "
                 f"{signal.dtype} {list(signal.shape)}{floats}"

@@ -10,7 +10,6 @@ The body; varints are those of the container, zigzag(v) = 2v for v >= 0, else -2
 
     coded:
     1     effort
-    1     order in which channels take turns: 0 ascending, 1 descending
     ...   for each channel a form, u8, and
             0 constant  varint zigzag(value)
             1 copy      u8, number of an earlier channel
@@ -97,13 +96,7 @@ def encode(samples: Samples, bits: int, effort: int) -> bytes:
     forms = [_form(samples, channel) for channel in range(len(samples))]
     _choose_partners(samples, forms)
     told = b"".join(map(_write_form, forms))
-    coded = bytes([effort]) + min(
-        (
-            bytes([order]) + told + _code(samples, forms, effort, order)
-            for order in (range(2) if effort == sounds.MAX_EFFORT else (0,))
-        ),
-        key=len,
-    )
+    coded = bytes([effort]) + told + _code(samples, forms, effort)
     width = -(-bits // 8)
     if len(coded) < samples.size * width:
         return bytes([CODED]) + head + coded
@@ -159,17 +152,15 @@ def _read_raw(cursor: Cursor, channels: int, length: int, bits: int) -> Samples:
 
 
 def _read_coded(cursor: Cursor, channels: int, length: int, bits: int) -> Samples:
-    effort, order = cursor.take(2, "effort and order")
-    if effort > sounds.MAX_EFFORT or order > 1:
-        raise cursor.error(
-            "effort and order", f"are {effort} and {order}, legal are 0 to 2, 0 to 1"
-        )
+    effort = cursor.take(1, "effort")[0]
+    if effort > sounds.MAX_EFFORT:
+        raise cursor.error("effort", f"is {effort}, legal are 0 to {sounds.MAX_EFFORT}")
     forms = [_read_form(cursor, channel, channels, bits) for channel in range(channels)]
     for channel, form in enumerate(forms):
         if form.coded and not forms[form.partner].coded:
             raise cursor.error("partner", f"of channel {channel} is {form.partner}, not coded")
     samples = np.zeros((channels, length), np.int32)
-    turns = _turns(forms, order)
+    turns = _turns(forms)
     if turns:
         rest = cursor.take(cursor.left, "samples")
         coded = sounds.decode(rest, _kernel_channels(forms, turns), length, effort)
@@ -251,10 +242,9 @@ def _choose_partners(samples: Samples, forms: list[Form]) -> None:
             forms[channel].partner = coded[int(np.argmax(choice))]
 
 
-def _turns(forms: list[Form], order: int) -> list[int]:
-    """Numbers of the channels that are coded, as they take turns."""
-    turns = [channel for channel, form in enumerate(forms) if form.coded]
-    return turns[::-1] if order else turns
+def _turns(forms: list[Form]) -> list[int]:
+    """Numbers of the channels that are coded."""
+    return [channel for channel, form in enumerate(forms) if form.coded]
 
 
 def _kernel_channels(forms: list[Form], turns: list[int]) -> list[sounds.Channel]:
@@ -263,8 +253,8 @@ def _kernel_channels(forms: list[Form], turns: list[int]) -> list[sounds.Channel
     ]
 
 
-def _code(samples: Samples, forms: list[Form], effort: int, order: int) -> bytes:
-    turns = _turns(forms, order)
+def _code(samples: Samples, forms: list[Form], effort: int) -> bytes:
+    turns = _turns(forms)
     if not turns:
         return b""
     numbers = np.stack([_numbered(samples[i], forms[i]) for i in turns])
@@ -280,7 +270,8 @@ def _numbered(row: Samples, form: Form) -> Samples:
 def _denumbered(row: Samples, form: Form) -> Samples:
     if form.values is None:
         return row << form.shift
-    return form.values[row - form.low].astype(np.int32)
+    samples: Samples = form.values[row - form.low].astype(np.int32)
+    return samples
 
 
 def _write_form(form: Form) -> bytes:
