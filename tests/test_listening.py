@@ -109,6 +109,19 @@ def test_other_lengths_and_channels_are_said(tmp_path, monkeypatch):
     assert {flac(result["src"])[0].shape for result in sound["results"]} == {(2, 24000)}
 
 
+def test_pesq_is_the_mean_over_pieces(monkeypatch):
+    measured = {20 * RATE: 3.0, 5 * RATE: 2.0, 1: None}
+
+    def pesq(x, x_hat, rate):
+        assert x.shape == x_hat.shape and rate == RATE
+        return measured[x.shape[1]]
+
+    monkeypatch.setattr(audio_metrics, "pesq", pesq)
+    for seconds, expected in ((5, 2.0), (20, 3.0), (45, 8 / 3), (1 / RATE, None)):
+        x = torch.zeros(1, round(seconds * RATE))
+        assert listening._pesq(x, x, RATE) == pytest.approx(expected)
+
+
 def test_silence_and_one_sample(tmp_path, sound_codecs):
     with AudioWriter(tmp_path / "silence.wav", RATE, 1) as writer:
         writer.write(torch.zeros(1, 8000))
