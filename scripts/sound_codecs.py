@@ -6,16 +6,19 @@ audio/lossless
 opus@12                      a peer (datasets/audio_peers.py) at 12 kbit/s
 """
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from latentpack.codecs import api, registry
+from latentpack.codecs import registry
 from latentpack.codecs.codec import Rate
+from latentpack.codecs.container import Reader
 from latentpack.datasets.audio_peers import PEERS
-from latentpack.datasets.audio_samples import to_integers
+from latentpack.datasets.audio_samples import from_integers, to_integers
+from latentpack.scripts import sounds
 from latentpack.scripts.codec_options import read_options, split_names
 from latentpack.scripts.main import note
 
@@ -74,25 +77,24 @@ def _ours(name: str, bare: str, texts: str) -> SoundCodec:
     options = read_options(",".join(part for part in parts if not part.startswith("kbps=")))
     rate = Rate(kbps=_number(name, rates[0])) if rates else None
     known = registry.parameters(registry.load(bare))
-    for option in options.keys() - set(known):
+    for option in options.keys() - known:
         raise ValueError(f"{bare} has no option {option!r}; it has {', '.join(sorted(known))}")
-    weights = {"weights": options["weights"]} if "weights" in options else {}
-    exact = "bits" in known  # takes integers
+    exact = sounds.takes_integers(bare)
 
     def encode(x: Tensor, sample_rate: int, bits: int) -> bytes:
-        given = options | {"sample_rate": sample_rate}
+        given = {"sample_rate": sample_rate} | ({"bits": bits} if exact else {}) | options
         if exact:
-            x = to_integers(x, torch.int16 if bits == 16 else torch.int32, bits)
-            given["bits"] = bits
-        data: bytes = api.encode(x, bare, rate, **given)
-        return data
+            bits = given["bits"]
+            x = to_integers(x, torch.int16 if bits <= 16 else torch.int32, bits)
+        file = io.BytesIO()
+        sounds.write_sound(file, sounds.open_codec(bare, **given), iter([x]), rate)
+        return file.getvalue()
 
     def decode(data: bytes, sample_rate: int) -> Tensor:
-        x = api.decode(data, **weights)
-        assert isinstance(x, Tensor)  # one sound is no mapping
-        if x.is_floating_point():
-            return x
-        return x.float() / 2 ** (15 if x.dtype == torch.int16 else 23)
+        reader = Reader(data)
+        codec = sounds.open_codec(reader.codec_id, weights=options.get("weights"))
+        x = torch.cat(list(sounds.sound_blocks(reader, codec)), 1)
+        return x if x.is_floating_point() else from_integers(x, reader.params["b"])
 
     return SoundCodec(name, f"latentpack {name}", True, encode, decode)
 

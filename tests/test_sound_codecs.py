@@ -34,14 +34,22 @@ def test_rates_and_options_reach_the_codec(monkeypatch):
             calls.append((sample_rate, weights, effort))
 
         def header(self, signal):
-            return {"r": 16000}
+            return {"r": 16000, "c": 1}
 
         def encode(self, signal, rate=None, reserve=0):
+            raise AssertionError("not used")
+
+        def encode_blocks(self, blocks, rate=None, reserve=0):
             calls.append(rate.kbps)
-            yield Packet(None, bytes(signal.shape[1]))
+            for block in blocks:
+                yield Packet(None, bytes(block.shape[1]))
 
         def decode(self, header, packets):
-            return torch.zeros(1, sum(len(packet.body) for packet in packets))
+            raise AssertionError("not used")
+
+        def decode_blocks(self, header, packets):
+            for packet in packets:
+                yield torch.zeros(1, len(packet.body))
 
     monkeypatch.setattr(registry, "load", lambda codec: Spy)
     (codec,) = open_codecs("audio/lossless@kbps=2.5,effort=7,weights=mine.lpkw")
@@ -70,7 +78,7 @@ def test_peers(name):
         ("opus", "opus: the rate must be a number of kbit/s, got ''"),
         ("opus@much", "got 'much'"),
         ("audio/lossless@kbps=x", "got 'x'"),
-        ("audio/lossless@preset=1", "audio/lossless has no option 'preset'; it has bits"),
+        ("audio/lossless@preset=1", "audio/lossless has no option 'preset'; it has bits, effort"),
         ("audio/lossless@effort", "option 'effort' has no value"),
         (" , ", "no codec is named; there are audio/"),
     ],
