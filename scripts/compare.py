@@ -145,7 +145,7 @@ def table_of(item: Any, columns: "Sequence[tuple[str, str, str]]") -> "Table":
 
     table = Table(title=f"{item.name}, {item.about}", title_justify="left")
     longest = max(len(result["codec"]) for result in item.results)
-    table.add_column("codec", overflow="fold", min_width=min(longest, 24))
+    table.add_column("codec", overflow="fold", min_width=min(longest, 14))
     for head, _, _ in columns:
         table.add_column(head, justify="right")
     for result in item.results:
