@@ -262,6 +262,63 @@ def test_foreign_files(tmp_path):
     assert "`latentpack unpack` unpacks it" in fails("decode", tmp_path / "b.lpk")
 
 
+@pytest.fixture
+def speech(tmp_path, rvq_weights):
+    """speech.lpk of audio/rvq at 44.1 kHz in stereo, beside speech.wav; and --weights."""
+    source = write(tmp_path / "speech.wav", integers(2, 440_001), 44100)
+    options = ("--weights", rvq_weights)
+    result = run("encode", source, *options, "--quality", 50)
+    assert result.exit_code == 0 and not result.stderr, result.output
+    return source.with_suffix(".lpk"), options
+
+
+def test_networks_keep_length_rate_channels_and_tags(speech):
+    packed, weights = speech
+    out = packed.with_name("out.flac")
+    result = run("decode", packed, "-o", out, *weights)
+    assert result.exit_code == 0 and "9.98 s at 44100 Hz, 2 channels" in result.stdout
+    found, reader = read(out)
+    assert found.shape == (2, 440_001) and reader.metadata == TAGS and reader.bits == 16
+    info = run("info", packed).stdout
+    assert "audio/rvq" in info and "9.98 s at 44100 Hz, 2 channels" in info
+
+
+def test_a_stretch_of_networks_is_that_of_the_whole(speech):
+    packed, weights = speech
+    whole, part = packed.with_name("whole.wav"), packed.with_name("part.wav")
+    assert run("decode", packed, "-o", whole, *weights).exit_code == 0
+    options = ("--start", "6.1s", "--duration", "2s")
+    assert run("decode", packed, "-o", part, *options, *weights).exit_code == 0
+    first = round(6.1 * 44100)
+    assert torch.equal(read(part)[0], read(whole)[0][:, first : first + 88200])
+
+
+def test_a_lost_packet_of_networks_is_concealed(speech):
+    packed, weights = speech
+    damage(packed, 0)
+    out = packed.with_name("out.wav")
+    assert "checksum" in fails("decode", packed, "-o", out, *weights)
+    result = run("decode", packed, "-o", out, "--keep-going", *weights)
+    assert result.exit_code == 0 and "packet 0 is missing; what is lost" in result.stderr
+    assert read(out)[0].shape == (2, 440_001)
+
+
+def test_rates_of_sounds(tmp_path, rvq_weights):
+    source = write(tmp_path / "a.wav", integers(1, 80_000), 16000)
+    packed = tmp_path / "a.lpk"
+    for option, value, kbps in (
+        ("--kbps", 1.2, 1.2),
+        ("--ratio", 256, 1),
+        ("--max-bytes", 750, 1.2),
+    ):
+        result = run("encode", source, "-f", "--weights", rvq_weights, option, value)
+        assert result.exit_code == 0, result.output
+        reached = packed.stat().st_size * 8 / 5 / 1000
+        assert reached <= kbps * 1.0005 or "nearest reached" in result.stderr
+    result = run("encode", source, "-f", "--weights", rvq_weights, "--kbps", 500)
+    assert "asked for 500.00 kbps, the nearest reached is" in result.stderr
+
+
 def test_the_bar_shows_the_share_of_a_file(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with jobs._bar([jobs.Job("a.wav", "")]) as advance:
@@ -296,10 +353,10 @@ print(peak())
 
 
 @pytest.mark.slow
-def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path):
-    """An hour is 115 MB as float32; 10 MB more than for a minute are allowed."""
+def test_an_hour_takes_no_more_memory_than_minutes(tmp_path):
+    """An hour is 58 MB as int16 and 115 MB as float32; 12 MB more than for minutes are allowed."""
     peaks = []
-    for seconds in (60, 3600):
+    for seconds in (300, 3600):
         done = subprocess.run(
             [sys.executable, "-c", HOUR, str(tmp_path), str(seconds)],
             capture_output=True,
@@ -311,4 +368,4 @@ def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path):
         assert (tmp_path / "long.wav").read_bytes() == (tmp_path / "back.wav").read_bytes()
         for name in ("long.wav", "long.lpk", "back.wav"):
             (tmp_path / name).unlink()
-    assert peaks[1] - peaks[0] < 10, peaks
+    assert peaks[1] - peaks[0] < 12, peaks
