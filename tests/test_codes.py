@@ -115,6 +115,36 @@ def test_a_step_by_hand():
     assert frames.frequencies(0).tolist() == [524289, 502060 | 1]
 
 
+def counted(*shape):
+    """Numbers without a pattern, the same for ever."""
+    numbers = np.arange(np.prod(shape), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return ((numbers >> np.uint64(40)) % np.uint64(91)).astype(np.int64).reshape(shape) - 45
+
+
+def test_bytes_of_today():
+    """Streams stand in files: another result here needs another codec."""
+
+    def dense(count, inputs, outputs):
+        weight = counted(count, outputs, inputs).astype(np.int8)
+        parts = (counted(count, outputs) * 90, np.full((count, outputs), 1 << 15))
+        parts += (np.full((count, outputs), 22),)
+        return Dense(weight, *(part.astype(np.int32) for part in parts))
+
+    model = Model(
+        (64, 16, 256),
+        counted(336, 16).astype(np.int8),
+        dense(1, 16, 32),
+        dense(2, 64, 32),
+        dense(3, 48, 16),
+        dense(3, 64, 32),
+        counted(336, 32).astype(np.int8),
+        (counted(336) * 40).astype(np.int32),
+    )
+    given = np.stack([counted(9) % size for size in model.sizes])
+    data = Network(model).encode(given)
+    assert data.hex() == "c2d617573d3b589b11fcc3951db9af74bbfa2e21ff532b6e844415678880bd0e394c"
+
+
 def test_probable_codes_are_short():
     net = network((1024, 1024), (16, 16, 16, 16))
     net.model.weight[:] = 0
