@@ -193,7 +193,7 @@ def _curve(name: str, measures: Measures) -> SoundCurve:
     steps = (None,) if has_rate else every
     codec = open_point(name, steps[0])
     settings = codec.settings if has_rate or bare not in PEERS else PEERS[bare].settings
-    weights = f", weights {_weights(codec)}" if codec.ours and _weights(codec) else ""
+    weights = "".join(f", weights {digest}" for digest in _weights(codec)) if codec.ours else ""
     return SoundCurve(name, f"{settings}{weights}; {measures}", codec.ours, steps)
 
 
@@ -205,9 +205,11 @@ def open_point(name: str, step: float | None) -> SoundCodec:
     return open_codecs(name)[0]
 
 
-def _weights(codec: SoundCodec) -> str:
-    digest = Reader(codec.encode(torch.zeros(1, 1), 16000, 16)).params.get("w")
-    return digest.hex() if isinstance(digest, bytes) else ""
+def _weights(codec: SoundCodec) -> list[str]:
+    """Of the weights that it may use; which ones depends on the sound's rate."""
+    files = [codec.encode(torch.zeros(1, 1), rate, 16) for rate in (16000, 48000)]
+    digests = [Reader(file).params.get("w") for file in files]
+    return list(dict.fromkeys(found.hex() for found in digests if isinstance(found, bytes)))
 
 
 def measure(

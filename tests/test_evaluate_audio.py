@@ -118,6 +118,17 @@ def test_missing_peers_are_said_in_one_line(folder, monkeypatch):
     assert line.exit_code == 2 and "none of mp3 can run here" in line.stderr
 
 
+def test_ours_make_a_curve_with_their_weights_named(folder, rvq_weights):
+    name = f"audio/rvq@weights={rvq_weights}"
+    rows = rows_of(run("evaluate", "audio", "--data", folder, "--codecs", name, "--limit", "1",
+                       "--quick", "--json"))  # fmt: skip
+    assert {row["codec"] for row in rows} == {name} and len(rows) == 3 and rows[0]["ours"]
+    assert rows[0]["kbps_file"] < rows[-1]["kbps_file"] and ", weights " in rows[0]["settings"]
+    assert all(0 < row["kbps_payload"] < row["kbps_file"] for row in rows)
+    point = sound_curves.open_point(name, 3)
+    assert point.name == f"{name},kbps=3" and sound_curves.open_point("opus", 12).name == "opus@12"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
