@@ -257,18 +257,6 @@ class Reader:
         bulk = self._source.read(*box.bulk) if box.bulk[1] else b""
         return Packet(box.fields["key"], box.fields["body"], bulk)
 
-    def whole_packets(self) -> Iterator[Packet]:
-        """Yield the packets that are whole, in file order, and pass over those that are not.
-
-        For codecs that can do without a packet. Damage to the index itself is an error, unless
-        `recover`.
-        """
-        for key, offset in self._entries():
-            with contextlib.suppress(BitstreamError):
-                box = get_box(self._source, offset)
-                if box.kind == "P" and box.fields["key"] == key:
-                    yield self._packet(box)
-
     def keys(self) -> list[Key]:
         """Return the packets' keys in file order, None for each that has none."""
         return [key for key, _ in self._entries()]

@@ -8,8 +8,9 @@ import torch
 
 import latentpack
 from latentpack.codecs import registry
+from latentpack.codecs.audio import rvq_search
 from latentpack.codecs.audio.rvq import Rvq
-from latentpack.codecs.audio.rvq_search import search, trace, vectors
+from latentpack.codecs.audio.rvq_search import Searcher, trace, vectors
 from latentpack.codecs.audio.rvq_timing import Timing
 from latentpack.codecs.codec import Packet, Rate
 from latentpack.codecs.container import Reader, Writer, empty_size
@@ -264,7 +265,7 @@ def test_search_finds_better_codes_than_greed():
     x = torch.randn(200, 8, generator=generator)
     errors = []
     for beam in (1, 4, 16):
-        tree = search(codebooks, x, beam)
+        tree = Searcher(codebooks).find(x, 5, beam)
         for stages in (1, 3, 5):
             found = vectors(codebooks, trace(tree, stages))
             errors.append(float((x.t() - found).square().mean()))
@@ -273,7 +274,7 @@ def test_search_finds_better_codes_than_greed():
     for codebook in codebooks:
         greedy.append(torch.cdist(rest, codebook).argmin(1))
         rest = rest - codebook[greedy[-1]]
-    assert torch.equal(trace(search(codebooks, x, 1), 5), torch.stack(greedy))
+    assert torch.equal(trace(Searcher(codebooks).find(x, 5, 1), 5), torch.stack(greedy))
 
 
 def test_packets_out_of_order(make):
@@ -284,3 +285,11 @@ def test_packets_out_of_order(make):
             decode(codec, x, wrong)
     with pytest.raises(BitstreamError, match="packet 1 is missing"):
         decode(codec, x, [packets[0], packets[2]])
+
+
+@pytest.mark.parametrize("width", [7, 64, 1_000, 1_024, 4_096])
+def test_smallest_are_the_smallest(width):
+    score = torch.randn(20, width, generator=torch.Generator().manual_seed(0))
+    for count in (1, 2, 5, 7):
+        found = rvq_search._smallest(score, count)
+        assert torch.equal(found, score.argsort(1)[:, :count])

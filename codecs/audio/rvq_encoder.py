@@ -23,7 +23,7 @@ class Group:
         number: of the packet.
         samples: that it stands for.
         joint: coded as mid and side.
-        trees: see `rvq_search.search`, of each coded channel.
+        trees: see `Searcher.find`, of each coded channel.
         heard: whether it is more than silence.
         fewer: by how many codebooks each coded channel gets less than the strongest.
     """
@@ -61,7 +61,7 @@ class SoundEncoder:
             channels: of the sound.
             joint: mid and side for two channels; None chooses for each packet.
             stages: the most codebooks that will be used.
-            beam: see `rvq_search.search`.
+            beam: see `Searcher.find`.
         """
         self._timing, self._size = timing, networks.size
         self._resampler = Resampler(timing.sample_rate, networks.size.sample_rate)

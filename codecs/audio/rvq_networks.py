@@ -15,7 +15,7 @@ from .rvq_blocks import Blocks, State
 from .rvq_frozen import SHIPPED, load_networks
 from .rvq_model import TAPS, RvqModel, Size
 from .rvq_packets import Prior
-from .rvq_search import search
+from .rvq_search import Searcher
 
 CODEC = "audio/rvq"
 _SILENT_FRAMES = 64  # after so many the latents of silence stand still
@@ -49,6 +49,11 @@ class Networks:
             zeros = torch.zeros(1, _SILENT_FRAMES * self.size.frame)
             return self.model.analyse(zeros)[0][0, :, -1:].clone()
 
+    @functools.cached_property
+    def searcher(self) -> Searcher:
+        """Finds codes."""
+        return Searcher(self.codebooks)
+
     @property
     def memory(self) -> int:
         """Code frames before a frame that the decoder's samples of it depend on."""
@@ -59,7 +64,7 @@ class Networks:
 
         def network(x: Tensor, state: State | None) -> tuple[Tensor, State]:
             latents, state = self.model.analyse(x, state)
-            return search(self.codebooks[:stages], latents[0].t(), beam), state
+            return self.searcher.find(latents[0].t(), stages, beam), state
 
         return Blocks(network, self.size.frame)
 

@@ -92,6 +92,8 @@ class PacketReader:
                     yield read(number)
                 except KeyError:
                     return
+                except BitstreamError as error:
+                    self._damage(error)
 
         return self.read(packets(), skip)
 

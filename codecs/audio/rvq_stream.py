@@ -169,7 +169,7 @@ class StreamEncoder:
     """Samples to the bytes of a stream."""
 
     def __init__(self, networks: Networks, header: StreamHeader, beam: int) -> None:
-        """Begin a stream; `beam` as for `rvq_search.search`."""
+        """Begin a stream; `beam` as for `Searcher.find`."""
         coder = Coder(networks.size.codebook_size, networks.size.n_q, None)
         self._header, self._waiting = header, header.put()
         self._timing = Timing(header.sample_rate, networks.size, 1)
