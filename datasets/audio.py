@@ -94,6 +94,8 @@ class AudioReader:
         )
         if self.sample_rate < 1 or self.channels < 1:
             self._fail(f"its header says {self.channels} channels at {self.sample_rate} Hz")
+        if source.format is None:
+            self._fail("nothing of its sound can be decoded")
         sample_format = source.format.name
         self.codec, self.format = context.name, self._container.format.name.split(",")[0]
         self.is_float = audio_samples.is_float(sample_format)
@@ -101,8 +103,9 @@ class AudioReader:
         self._is = (self.sample_rate, self.channels, sample_format)
         self.seconds = self._stated_seconds()
         self.metadata = tags_of(self._container.metadata | self._stream.metadata)
-        if any(s.disposition & s.disposition.attached_pic for s in self._container.streams.video):
-            self.notes.append("the cover picture is left out")
+        for video in self._container.streams.video:
+            cover = video.disposition & video.disposition.attached_pic
+            self.notes.append(f"the {'cover picture' if cover else 'video'} is left out")
 
     def _stated_seconds(self) -> float | None:
         if self._stream.duration is not None:
@@ -182,7 +185,8 @@ class AudioReader:
                 x = x[:, :room]  # the container says that the last packet is not all sound
             self.samples += x.shape[1]
             yield x
-            start = expected if frame.pts is None else float(frame.pts * frame.time_base)
+            start = _time(frame)
+            start = expected if start is None else start
             expected = None if start is None else start + frame.samples / self.sample_rate
             if following is None:
                 break
@@ -192,9 +196,10 @@ class AudioReader:
 
     def _gap(self, frame: av.AudioFrame, expected: float | None) -> Iterator[Tensor]:
         """Silence where the time stamps say that something is missing."""
-        if expected is None or frame.pts is None:
+        start = _time(frame)
+        if expected is None or start is None:
             return
-        gap = float(frame.pts * frame.time_base) - expected
+        gap = start - expected
         if _GAP_SECONDS < gap <= _JUMP_SECONDS:
             self._note(f"{gap:.2f} s are missing and silent", at=self.samples)
             missing = round(gap * self.sample_rate)
@@ -345,7 +350,7 @@ def _cut(signal: Iterable[Tensor], size: int, empty: Tensor) -> Iterator[Tensor]
         if length >= size:
             joined = torch.cat(pieces, dim=1)
             whole = length - length % size
-            yield from joined[:, :whole].split(size, dim=1)
+            yield from torch.split(joined[:, :whole], size, dim=1)
             pieces, length, given = [joined[:, whole:].clone()], length - whole, True
     if length or not given:
         yield torch.cat(pieces, dim=1) if pieces else empty
@@ -353,7 +358,14 @@ def _cut(signal: Iterable[Tensor], size: int, empty: Tensor) -> Iterator[Tensor]
 
 def _refuse(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
     """Playlists and the like may not open files or addresses that nobody has named."""
-    raise PermissionError(f"the file refers to {url!r}, which is not opened")
+    raise ValueError(f"it refers to {url!r}, which is not opened")
+
+
+def _time(frame: av.AudioFrame) -> float | None:
+    """Seconds, by the clock of the file."""
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return float(frame.pts * frame.time_base)
 
 
 def _format(found: tuple[int, int, str]) -> str:
@@ -363,8 +375,9 @@ def _format(found: tuple[int, int, str]) -> str:
 
 def _raise_if_of_the_disk(error: Exception) -> None:
     """Damaged files make FFmpeg seek to places that are none; other errors of files are real."""
-    real = isinstance(error, OSError) and not isinstance(error, av.error.FFmpegError)
-    if real and error.errno != errno.EINVAL:
+    if isinstance(error, av.error.FFmpegError) or not isinstance(error, OSError):
+        return
+    if error.errno != errno.EINVAL:
         raise error
 
 

@@ -236,7 +236,7 @@ class AudioWriter:
             return
         joined = torch.cat(self._pending, dim=1)
         whole = joined.shape[1] - joined.shape[1] % self._frame
-        for frame in joined[:, :whole].split(self._frame, dim=1):
+        for frame in torch.split(joined[:, :whole], self._frame, dim=1):
             self._encode(frame)
         self._pending = [joined[:, whole:].clone()]
 
