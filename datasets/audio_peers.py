@@ -5,15 +5,14 @@
     mp3        libmp3lame in MP3, joint stereo; at most 24 kHz below 32 kbit/s
     aac        FFmpeg's AAC-LC in MP4
     vorbis     libvorbis in Ogg
-    speex      libspeex wide-band in Ogg, 16 kHz mono
-    codec2     libcodec2, 8 kHz mono
     amrnb      OpenCORE AMR-NB, 8 kHz mono
 
 Each is coded at the lowest rate it takes that is not below the sound's (else at its highest), and
 comes back at the sound's rate; resampling adds no delay. What coding delays is taken off as the
-file says it (Ogg's pre-skip, the LAME tag, MP4's edit list); Speex, Codec2 and AMR say nothing,
-and are moved by what their encoders are known to look ahead. Every coder works with one thread.
-Which of them can run depends on the FFmpeg in PyAV: `AudioCoder.missing` says it.
+file says it (Ogg's pre-skip, the LAME tag, MP4's edit list); AMR says nothing, and is moved by the
+5 ms that its encoder looks ahead. Every coder works with one thread.
+Which of them can run depends on the FFmpeg in PyAV: `AudioCoder.missing` says it. Neural codecs,
+where their weights are at hand, are in `audio_neural_peers.py`.
 """
 
 import io
@@ -26,6 +25,7 @@ import av
 from torch import Tensor
 
 from .audio import read_audio
+from .audio_neural_peers import NEURAL_PEERS, NeuralCoder
 from .resampling import resample
 
 
@@ -109,27 +109,17 @@ class AudioCoder:
         x, rate = read_audio(io.BytesIO(data))
         return x[:, self.delay :], rate
 
-
-def payload_bytes(data: bytes) -> int:
-    """What the coded packets of a whole file take, without what the file spends around them."""
-    with av.open(io.BytesIO(data), "r") as container:
-        return sum(packet.size for packet in container.demux(audio=0))
+    def payload_bytes(self, data: bytes) -> int:
+        """What the coded packets of a whole file take, without what it spends around them."""
+        with av.open(io.BytesIO(data), "r") as container:
+            return sum(packet.size for packet in container.demux(audio=0))
 
 
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _OPUS_STEPS = (6, 8, 12, 16, 24, 32, 64)
 _MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-# Speex quality and Codec2 mode for a number of kbit/s.
-_SPEEX_QUALITIES = {3.95: 0, 5.75: 1, 7.75: 2, 9.8: 3, 12.8: 4, 16.8: 5, 20.6: 6}
 
-
-def _nearest(values: Mapping[float, int], kbps: float) -> int:
-    return values[min(values, key=lambda value: abs(value - kbps))]
-
-
-PEERS = {
-    coder.name: coder
-    for coder in (
+_FILES = (
         AudioCoder(
             "opus", "libopus, audio, complexity 10", _OPUS_STEPS, "libopus", "ogg", _OPUS_RATES,
             options=lambda kbps: {"application": "audio"},
@@ -149,17 +139,12 @@ PEERS = {
             "vorbis", "libvorbis", (24, 32, 48, 64), "libvorbis", "ogg", _MPEG_RATES
         ),
         AudioCoder(
-            "speex", "libspeex wide-band", tuple(_SPEEX_QUALITIES), "libspeex", "ogg", (16000,),
-            channels=1, delay=223,
-            options=lambda kbps: {"cbr_quality": str(_nearest(_SPEEX_QUALITIES, kbps))},
-        ),
-        AudioCoder(
-            "codec2", "libcodec2", (1.2, 2.4, 3.2), "libcodec2", "codec2", (8000,), channels=1,
-            options=lambda kbps: {"mode": f"{kbps * 1000:.0f}"},
-        ),
-        AudioCoder(
             "amrnb", "OpenCORE AMR-NB", (4.75, 6.7, 12.2), "libopencore_amrnb", "amr", (8000,),
             channels=1, delay=40,
         ),
-    )
-}  # fmt: skip
+)  # fmt: skip
+
+PEERS: dict[str, AudioCoder | NeuralCoder] = {
+    **{coder.name: coder for coder in _FILES},
+    **NEURAL_PEERS,
+}

@@ -91,8 +91,8 @@ def evaluate(
 
     Sounds: rates are coded packets and whole files. PESQ, STOI and ESTOI at 16 kHz, ViSQOL (all of
     the bench extra), SI-SDR, and the mel and STFT distances of descript-audiotools; speeds are
-    times real time of one thread. Peers: opus, opus-voip, mp3, aac, amrnb, and vorbis, speex,
-    codec2 where PyAV has them; opus@12 is one point, opus a curve.
+    times real time of one thread. Peers: opus, opus-voip, mp3, aac, amrnb, vorbis as PyAV has them,
+    encodec and dac where transformers has their weights here; opus@12 is one point, opus a curve.
 
     \b
     latentpack evaluate image --data kodak/ --plot rd.png

@@ -21,7 +21,7 @@ from torch import Tensor
 from latentpack.codecs.container import Reader
 from latentpack.datasets import audio_metrics
 from latentpack.datasets.audio import open_audio
-from latentpack.datasets.audio_peers import PEERS, payload_bytes
+from latentpack.datasets.audio_peers import PEERS
 from latentpack.datasets.resampling import resample
 from latentpack.scripts import measuring
 from latentpack.scripts.bench import hardware
@@ -31,8 +31,8 @@ from latentpack.scripts.measuring import Key, Results, Task
 from latentpack.scripts.sound_codecs import SoundCodec, known_names, open_codecs
 
 CONTENTS = {  # what is in the files -> ViSQOL's mode, and the codecs where none are named
-    "speech": ("speech", "audio/rvq,opus-voip,mp3,aac,vorbis,speex,codec2,amrnb"),
-    "music": ("audio", "audio/rvq,opus,mp3,aac,vorbis"),
+    "speech": ("speech", "audio/rvq,opus-voip,mp3,aac,vorbis,amrnb,encodec,dac"),
+    "music": ("audio", "audio/rvq,opus,mp3,aac,vorbis,encodec"),
 }
 # The kbit/s of a curve of ours; None is a codec that has no rate to choose.
 _STEPS_OF: dict[str, tuple[float | None, ...]] = {
@@ -259,7 +259,7 @@ def run(task: Task, measures: Measures) -> Result:
         task.settings,
         task.step,
         len(data),
-        _payload(data) if codec.ours else payload_bytes(data),
+        _payload(task.codec, data),
         encode_s,
         decode_s,
         asdict(qualities(x, x_hat, rate, measures)),
@@ -284,7 +284,10 @@ def _through(
     return data, x_hat, encoded - started, decoded - encoded
 
 
-def _payload(data: bytes) -> int:
+def _payload(name: str, data: bytes) -> int:
+    peer = PEERS.get(name.partition("@")[0])
+    if peer:
+        return peer.payload_bytes(data)
     return sum(len(packet.body) + len(packet.bulk) for packet in Reader(data).packets())
 
 
