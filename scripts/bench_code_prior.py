@@ -120,7 +120,7 @@ def measure(
 @click.option(
     "--weights", type=click.Path(path_type=Path), default=SHIPPED["speech"], help="With a prior."
 )
-@click.option("--packet-seconds", type=click.FloatRange(0.02), default=5.12, show_default=True)
+@click.option("--packet-seconds", type=click.FloatRange(0.02), default=2.56, show_default=True)
 @click.option("--seconds", type=click.FloatRange(0.02), default=600.0, show_default=True)
 @click.option("--quick", is_flag=True, help="Twenty seconds of sound and one round.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON at the end.")

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import latentpack
+from latentpack.codecs import weight_files
+from latentpack.codecs.audio import rvq_frozen
 from latentpack.codecs.image.light import Light
 from latentpack.codecs.image.light_frozen import DEFAULT, SHIPPED, load_weights
 from latentpack.datasets.images import read_image
@@ -39,6 +41,18 @@ def test_the_readme_names_the_digest(name):
     path = SHIPPED[name]
     text = (path.parent / "README.md").read_text()
     assert f"| `{path.name}` |" in text and load_weights(path).digest.hex() in text
+
+
+@pytest.mark.parametrize("name", rvq_frozen.SHIPPED)
+def test_the_readme_names_the_digest_of_sounds(name):
+    path = rvq_frozen.SHIPPED[name]
+    weights = weight_files.read(path, "audio/rvq")
+    text = (path.parent / "README.md").read_text()
+    assert f"| `{path.name}` |" in text and weights.digest.hex() in text
+    model, prior = rvq_frozen.load_networks(weights)
+    codebooks = sum(stage.codebook.numel() for stage in model.stages)
+    assert prior is not None
+    assert name != "speech" or sum(p.numel() for p in model.parameters()) + codebooks < 5e6
 
 
 def test_all_shipped_weights_are_small():

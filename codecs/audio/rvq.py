@@ -64,7 +64,7 @@ class Rvq(Codec):
         weights: str | Path | None = None,
         n_q: int | None = None,
         prior: bool = True,
-        packet_seconds: float = 5.12,
+        packet_seconds: float = 2.56,
         joint: bool | None = None,
         effort: int = 4,
         keep_going: bool = False,
