@@ -30,22 +30,19 @@ from latentpack.entropy.models.code_prior import IntegerCodePrior
 from latentpack.scripts.bench import interleaved, show
 
 _SHORT = 2.0  # seconds of a short packet
-_QUICK = 20.0  # seconds of sound that --quick reads
+_QUICK = 4.0  # seconds of a sound that --quick reads
 _UNSEEN = (
     0.5  # what a code counts before it was seen, over the size of the codebook: KT for two codes
 )
 
 
 def codes_of(folder: Path, weights: weight_files.Weights, seconds: float) -> list[Tensor]:
-    """Codes of sounds, int64 [n_q, T] each, of so many seconds at most."""
+    """Codes of sounds, int64 [n_q, T] each, of so many seconds of each at most."""
     model, _ = load_networks(weights)
     model.eval()
-    found, left = [], seconds
+    found = []
     for file in find_sounds([folder]):
-        if left <= 0:
-            break
-        x = read_mono(file, model.size.sample_rate)[: math.ceil(left * model.size.sample_rate)]
-        left -= len(x) / model.size.sample_rate
+        x = read_mono(file, model.size.sample_rate)[: math.ceil(seconds * model.size.sample_rate)]
         whole = x[: len(x) // model.size.frame * model.size.frame]
         with torch.inference_mode():
             latents, _ = model.analyse(whole[None])
@@ -115,14 +112,14 @@ def measure(
 
 @click.command()
 @click.option(
-    "--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of sounds."
+    "--data", type=click.Path(exists=True, path_type=Path), required=True, help="Sounds, or one."
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), default=SHIPPED["speech"], help="With a prior."
 )
 @click.option("--packet-seconds", type=click.FloatRange(0.02), default=2.56, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0.02), default=600.0, show_default=True)
-@click.option("--quick", is_flag=True, help="Twenty seconds of sound and one round.")
+@click.option("--seconds", type=click.FloatRange(0.02), default=60.0, help="Of a sound, at most.")
+@click.option("--quick", is_flag=True, help="Four seconds of each sound and one round.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON at the end.")
 def main(
     data: Path, weights: Path, packet_seconds: float, seconds: float, quick: bool, as_json: bool
