@@ -20,7 +20,10 @@ from ..weight_files import Weights
 from .rvq_model import RvqModel, Size
 
 _FOLDER = Path(__file__).parents[1] / "weights"
-SHIPPED: Mapping[str, Path] = {"speech": _FOLDER / "audio-speech.lpkw"}
+SHIPPED: Mapping[str, Path] = {
+    "speech": _FOLDER / "audio-speech.lpkw",
+    "general": _FOLDER / "audio-general.lpkw",
+}
 _MOST = 1 << 16  # of anything that a configuration counts
 _TRAINING_ONLY = ("counts", "sums", "started")  # of codebooks
 
