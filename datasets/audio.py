@@ -26,6 +26,7 @@ from .resampling import resample_blocks
 
 # Between frames: shorter gaps are rounded time stamps, longer ones a jump of the clock.
 _GAP_SECONDS, _JUMP_SECONDS = 0.05, 60.0
+_MOST_NOTES = 10
 _DAMAGE = (av.error.FFmpegError, ValueError, OSError)
 _MISSING_SHARE = 0.01  # of the stated duration, from which a file counts as cut short
 
@@ -103,9 +104,12 @@ class AudioReader:
         self._is = (self.sample_rate, self.channels, sample_format)
         self.seconds = self._stated_seconds()
         self.metadata = tags_of(self._container.metadata | self._stream.metadata)
-        for video in self._container.streams.video:
-            cover = video.disposition & video.disposition.attached_pic
-            self.notes.append(f"the {'cover picture' if cover else 'video'} is left out")
+        videos = self._container.streams.video
+        covers = [bool(s.disposition & s.disposition.attached_pic) for s in videos]
+        if not all(covers):
+            self.notes.append("the video is left out")
+        if any(covers):
+            self.notes.append("the cover picture is left out")
 
     def _stated_seconds(self) -> float | None:
         if self._stream.duration is not None:
@@ -266,9 +270,9 @@ class AudioReader:
         self._note(text, at=self.samples)
 
     def _note(self, text: str, at: int) -> None:
-        """Note a thing the first three times."""
-        if sum(text[:12] in note for note in self.notes) < 3:
-            rate = getattr(self, "sample_rate", 0)
+        """Note what happened at a sample; a file can be damaged in thousands of places."""
+        rate = getattr(self, "sample_rate", 0)  # not known before the first frame
+        if len(self.notes) < _MOST_NOTES:
             self.notes.append(f"at {at / rate:.2f} s: {text}" if rate else text)
 
     def _fail(self, text: str) -> NoReturn:

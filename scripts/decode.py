@@ -84,7 +84,7 @@ def decode(
 
         torch.set_num_threads(threads)
     given = {"weights": weights, "levels": levels, "keep_going": keep_going or None}
-    options = media.DecodeOptions(format_name, given, force, start, duration, bits)
+    options = media.DecodeOptions(format_name, given, force, start, duration, bits, threads)
     run_jobs(jobs, lambda job: decode_file(job, options))
 
 

@@ -83,7 +83,7 @@ def encode(
     with FitProgress() as progress:
         options = media.EncodeOptions(
             codec, given, rate, force, show_psnr, not no_metadata, max_pixels, stream, keep_going,
-            progress,
+            progress, threads,
         )  # fmt: skip
         run_jobs(jobs, lambda job: encode_file(job, options))
 

@@ -33,6 +33,7 @@ class EncodeOptions:
         stream: which of the sounds of a file.
         keep_going: take what can be read of damaged sounds.
         progress: for codecs that say how far they are.
+        threads: for codecs that take a number of them.
     """
 
     codec: str | None
@@ -45,13 +46,14 @@ class EncodeOptions:
     stream: int
     keep_going: bool
     progress: Any
+    threads: int | None
     opened: dict[Any, Codec] = field(default_factory=dict)
 
     def open(self, usual: str, opener: _Opener, **more: Any) -> Codec:
         """The codec, made once for the same options."""
         name = self.codec or usual
-        told = {"progress": self.progress} if "progress" in _parameters(name) else {}
-        return _open(self.opened, opener, name, self.given | more | told)
+        offered = {"progress": self.progress, "threads": self.threads}
+        return _open(self.opened, opener, name, self.given | more, offered)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class DecodeOptions:
         start: seconds of a sound that are left out before.
         duration: seconds of a sound that are decoded.
         bits: of a sound's samples, 0 for floating point.
+        threads: for codecs that take a number of them.
     """
 
     format_name: str | None
@@ -73,11 +76,12 @@ class DecodeOptions:
     start: float | None
     duration: float | None
     bits: int | None
+    threads: int | None
     opened: dict[Any, Codec] = field(default_factory=dict)
 
     def open(self, codec: int, opener: _Opener) -> Codec:
         """The codec of an id, made once."""
-        return _open(self.opened, opener, codec, self.given)
+        return _open(self.opened, opener, codec, self.given, {"threads": self.threads})
 
     def refuse_for(self, what: str, *names: str) -> None:
         """Raise ValueError if one of these options is given, which have no meaning here."""
@@ -86,15 +90,20 @@ class DecodeOptions:
                 raise ValueError(f"it holds {what}, for which --{name} has no meaning")
 
 
-def _open(opened: dict[Any, Codec], opener: _Opener, codec: str | int, given: Any) -> Codec:
-    key = (codec, *sorted(given.items(), key=lambda item: item[0]))
+def _open(
+    opened: dict[Any, Codec],
+    opener: _Opener,
+    codec: str | int,
+    given: dict[str, Any],
+    offered: dict[str, Any],
+) -> Codec:
+    """The codec with the options given, which it must have, and of those offered what it has."""
+    known = registry.parameters(registry.load(codec))
+    options = given | {name: value for name, value in offered.items() if name in known}
+    key = (codec, *sorted(options.items(), key=lambda item: item[0]))
     if key not in opened:
-        opened[key] = opener(codec, **given)
+        opened[key] = opener(codec, **options)
     return opened[key]
-
-
-def _parameters(codec: str) -> frozenset[str]:
-    return registry.parameters(registry.load(codec))
 
 
 def suffixes(codec: str | None) -> set[str]:

@@ -15,7 +15,7 @@ from latentpack.scripts import jobs
 from latentpack.tests.command_line import fails, run
 
 ROOT = Path(__file__).parents[1]
-LOSSLESS = ("--codec", "audio/lossless", "--effort", 0)
+LOSSLESS = ("--codec", "audio/lossless", "--effort", 0, "--threads", 1)
 TAGS = {"title": "A tone", "artist": "Nobody"}
 
 
@@ -147,6 +147,18 @@ def test_pipes_tell_sounds_by_their_content(tone, packed):
     assert result.exit_code == 0 and result.stdout_bytes.startswith(b"fLaC")
     (tone.with_name("back.flac")).write_bytes(result.stdout_bytes)
     assert torch.equal(read(tone.with_name("back.flac"))[0], integers())
+
+
+def test_threads_reach_the_codec(tone, monkeypatch):
+    from latentpack.codecs.audio import lossless
+
+    seen = []
+    monkeypatch.setattr(
+        lossless, "in_order", lambda job, items, threads: seen.append(threads) or []
+    )
+    assert run("encode", tone, *LOSSLESS[:-1], 3).exit_code == 0
+    assert run("decode", tone.with_suffix(".lpk"), "-f", "--threads", 3).exit_code == 0
+    assert seen == [3, 3]
 
 
 def test_folders_of_pictures_and_sounds(tmp_path, packed):
