@@ -339,6 +339,90 @@ def image_tokens() -> dict[str, bytes]:
     return {"parse.safetensors": save({n: v.contiguous() for n, v in state.items()})}
 
 
+def audio_rvq() -> dict[str, bytes]:
+    """Weights of codec 8, sounds coded with them (.lpk), a stream, their codes and samples.
+
+    The weights are integers of a recurrence. Codes are int16 [C, n_q, T], samples float32 [C, N].
+    """
+    import tempfile
+
+    import torch
+
+    from latentpack.codecs import weight_files
+    from latentpack.codecs.audio.rvq import Rvq
+    from latentpack.codecs.audio.rvq_frozen import config_of, frozen_state
+    from latentpack.codecs.audio.rvq_model import RvqModel, Size
+    from latentpack.codecs.codec import Rate
+    from latentpack.codecs.container import Reader
+    from latentpack.entropy.models.code_prior import IntegerCodePrior
+    from latentpack.entropy.models.code_prior import Size as PriorSize
+    from latentpack.scripts.sounds import write_sound
+
+    size = Size(
+        8000, 40, dim=16, hidden=16, encoder=2, decoder=2, latent=8, n_q=4, codebook_size=32
+    )
+    model, prior = RvqModel(size), IntegerCodePrior((32,) * 4, PriorSize(16, 16, 16, 16, 1))
+    ranges = {"multiplier": (8192, 16383), "shift": (19, 21), "bias": (-3000, 3000)}
+    for seed, (name, value) in enumerate(prior.state_dict().items()):
+        low, high = ranges.get(name.rsplit(".")[-1], (-127, 127))
+        value.copy_(
+            (torch.tensor(numbers(value.numel(), high - low + 1, seed)) + low).view_as(value)
+        )
+    state = frozen_state(model, prior)
+    for seed, (name, value) in enumerate(state.items()):
+        if value.dtype == torch.int8 and not name.startswith("prior."):
+            state[name] = (
+                (torch.tensor(numbers(value.numel(), 255, seed)) - 127).view_as(value).char()
+            )
+        elif name.endswith((".weight.scale", "codebook.scale")):
+            wide = state[name.removesuffix(".scale")].shape[1]
+            state[name] = torch.full_like(value, 1 / (64 * wide**0.5))
+        elif not name.startswith("prior."):
+            drawn = torch.tensor(numbers(value.numel(), 65, seed)).view_as(value)
+            base = 0.0 if name.endswith("bias") else 1.0
+            state[name] = base + (drawn - 32) / 256
+    files: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.lpkw"
+
+        def sound(channels: int, count: int) -> torch.Tensor:
+            t = torch.arange(count) / 900
+            tones = torch.stack([(t * (1 + c + t / 9)) % 1 - 0.5 for c in range(channels)])
+            return tones * (t % 3 - 1).clamp_min(0)  # a third of the time silent
+
+        stereo = sound(2, 5_000)
+        stereo[1, 2400:] /= 20  # better not as mid and side
+        weight_files.write(path, "audio/rvq", state, config_of(size, prior))
+        state["prior.weight"] = state["prior.weight"].sign()
+        state["prior.weight"][:, 2:] = 0  # so that what is usual counts for more than the context
+        for q, codes in enumerate(Rvq(8000, path).encode_tokens(sound(1, 5_000))[0]):
+            seen = torch.bincount(codes, minlength=32).tolist()  # what the prior shall expect
+            bits = [5000 * n.bit_length() for n in seen]
+            state["prior.bias"][32 * q : 32 * q + 32] = torch.tensor(bits)
+        weight_files.write(path, "audio/rvq", state, config_of(size, prior), force=True)
+        files[path.name] = path.read_bytes()
+        cases = {
+            "mono": (Rvq(8000, path, packet_seconds=0.1), sound(1, 5_123), None),
+            "stereo": (Rvq(8000, path, packet_seconds=0.3, prior=False), stereo, None),
+            "rate": (Rvq(11_025, path, packet_seconds=0.6), sound(3, 4_001), Rate(kbps=4)),
+        }
+        for name, (codec, x, rate) in cases.items():
+            file = io.BytesIO()
+            write_sound(file, codec, iter([x]), rate)
+            reader = Reader(file.getvalue())
+            files[f"{name}.lpk"] = file.getvalue()
+            codes = codec.parse(reader.params, reader.packets())
+            files[f"{name}.codes"] = codes.short().numpy().astype("<i2").tobytes()
+            decoded = codec.decode(reader.params, reader.packets())
+            files[f"{name}.bin"] = decoded.numpy().astype("<f4").tobytes()
+        codec, x, _ = cases["mono"]
+        encoder, decoder = codec.stream_encoder(kbps=0.8), codec.stream_decoder()
+        files["stream.lprv"] = encoder.push(x) + encoder.finish()
+        decoded = torch.cat([decoder.push(files["stream.lprv"]), decoder.finish()], 1)
+        files["stream.bin"] = decoded.numpy().astype("<f4").tobytes()
+    return files
+
+
 def image_compressai() -> dict[str, bytes]:
     """A model of CompressAI, a picture coded with it (.lpk), and its samples [3, 70, 90] (.bin).
 
@@ -461,6 +545,7 @@ def outer() -> dict[str, bytes]:
 # Folder in tests/golden -> function that makes its files {name: bytes}.
 MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "audio_lossless": audio_lossless,
+    "audio_rvq": audio_rvq,
     "container": container,
     "delta": delta,
     "image_compressai": image_compressai,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import latentpack
-from latentpack.codecs import registry
+from latentpack.codecs import registry, weight_files
 from latentpack.codecs.audio import rvq_search
 from latentpack.codecs.audio.rvq import Rvq
 from latentpack.codecs.audio.rvq_search import Searcher, trace, vectors
@@ -210,6 +210,41 @@ def test_blocks_are_the_whole(make):
     pieces = list(codec.decode_blocks(codec.header(x), expected))
     assert len(pieces) >= len(expected)
     assert torch.equal(torch.cat(pieces, 1), decode(codec, x, expected))
+
+
+def test_blocks_go_through_one_by_one(make):
+    codec, given, waiting = make(8_000, packet_seconds=0.2), 0, []
+
+    def blocks():
+        nonlocal given
+        for seed in range(40):
+            given += 500
+            yield sound(2, 500, 8_000, seed)
+
+    def packets():
+        coded = 0
+        for packet in codec.encode_blocks(blocks()):
+            coded += codec.describe(header, packet)["samples"]
+            waiting.append(given - coded)
+            yield packet
+
+    header, decoded = codec.header(sound(2, 0)), 0
+    for block in codec.decode_blocks(header, packets()):
+        decoded += block.shape[1]
+        waiting.append(given - decoded)
+    assert decoded == 20_000 and max(waiting) < 3_000
+
+
+def test_weights_that_changed_are_loaded_anew(rvq_weights, tmp_path):
+    weights = weight_files.read(rvq_weights, "audio/rvq")
+    path = tmp_path / "w.lpkw"
+    weight_files.write(path, "audio/rvq", weights.tensors, weights.config)
+    before = Rvq(weights=path).networks
+    assert Rvq(weights=path).networks is before
+    tensors = dict(weights.tensors)
+    tensors["decoder.out.bias"] = tensors["decoder.out.bias"] + 1
+    weight_files.write(path, "audio/rvq", tensors, weights.config, force=True)
+    assert Rvq(weights=path).networks.digest != before.digest
 
 
 @pytest.mark.parametrize("channels, sample_rate", [(1, 16_000), (2, 44_100), (3, 8_000)])

@@ -73,14 +73,19 @@ class Networks:
         return Blocks(self.model.synthesise, 1)
 
 
-@functools.lru_cache(maxsize=4)
 def load(path: Path) -> Networks:
-    """Load a weights file.
+    """Load a weights file; one that was loaded before, and is as it was, at no cost.
 
     Raises:
         OSError: there is no such file.
         ValueError: it is damaged, or another codec's.
     """
+    state = path.stat()
+    return _load(path, (state.st_mtime_ns, state.st_size, state.st_ino))
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, _version: tuple[int, ...]) -> Networks:
     weights = weight_files.read(path, CODEC)
     model, prior = load_networks(weights)
     model.requires_grad_(False).eval()
