@@ -1,4 +1,4 @@
-"""What `latentpack demo` shows: a photograph beside JPEG and WebP, and tensors beside memcpy."""
+"""What `latentpack demo` shows: a photograph beside JPEG and WebP, a voice, tensors and memcpy."""
 
 import time
 from collections.abc import Callable
@@ -16,10 +16,13 @@ from latentpack.codecs.image.light_frozen import SHIPPED
 from latentpack.datasets.images import to_picture
 from latentpack.datasets.metrics import psnr_db
 from latentpack.datasets.picture_peers import PictureCoder, peer
-from latentpack.scripts import model_files
+from latentpack.scripts import listening, model_files
 from latentpack.scripts.pictures import bits_per_pixel, decode_picture, encode_picture, open_codec
+from latentpack.scripts.sound_codecs import open_codecs
 
-SAMPLE = Path(__file__).parents[1] / "datasets" / "samples" / "crystal.webp"
+_SAMPLES = Path(__file__).parents[1] / "datasets" / "samples"
+SAMPLE, VOICE = _SAMPLES / "crystal.webp", _SAMPLES / "voice.flac"
+SOUND_CODECS = "audio/rvq@kbps=6,opus@6,audio/lossless"
 _LABEL_HEIGHT, _GAP, _ZOOM = 26, 6, 3
 _REPEATS = 5  # of which the fastest counts
 
@@ -45,6 +48,21 @@ class CodedTensor:
     identical: bool
     encode_vs_memcpy: float
     decode_vs_memcpy: float
+
+
+@dataclass(frozen=True)
+class ShownSound:
+    """A sound through several codecs.
+
+    Attributes:
+        item: its figures.
+        files: names and contents, of our codecs.
+        page: to listen.
+    """
+
+    item: listening.Sound
+    files: dict[str, bytes]
+    page: bytes
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,23 @@ def _nearest(coder: PictureCoder, x: Tensor, size: int) -> Coded:
     files = [coder.encode(x, quality) for quality in (low, high)]
     data = min(files, key=lambda file: abs(len(file) - size))
     return _coded(coder.name, x, data, coder.decode(data))
+
+
+def show_sound() -> ShownSound:
+    """Code the voice with our codecs and Opus.
+
+    Raises:
+        RuntimeError: the lossless codec gave other samples back.
+    """
+    with VOICE.open("rb") as file:
+        excerpt = listening.read(file, VOICE.name, start=0, seconds=listening.MOST_SECONDS)
+    coded = {codec.name: listening.run(codec, excerpt) for codec in open_codecs(SOUND_CODECS)}
+    lossless = coded["audio/lossless"]
+    if not torch.equal(lossless.x_hat, excerpt.x):
+        raise RuntimeError("the sound came back changed without loss; please report this")
+    item = listening.sound(excerpt, list(coded.values()))
+    files = {"voice.lpk": coded["audio/rvq@kbps=6"].data, "voice_lossless.lpk": lossless.data}
+    return ShownSound(item, files, listening.page([item]))
 
 
 def sample_tensors(elements: int = 4_000_000) -> dict[str, Tensor]:
