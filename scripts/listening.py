@@ -30,7 +30,6 @@ COLUMNS = (  # of the table for the terminal
     ("PESQ", "pesq", ".2f"),
     ("STOI", "stoi", ".3f"),
     ("SI-SDR dB", "si_sdr_db", ".1f"),
-    ("mel", "mel", ".3f"),
     ("encode s", "encode_s", ".2f"),
     ("decode s", "decode_s", ".2f"),
 )

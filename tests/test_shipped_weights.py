@@ -8,10 +8,13 @@ from latentpack.codecs import weight_files
 from latentpack.codecs.audio import rvq_frozen
 from latentpack.codecs.image.light import Light
 from latentpack.codecs.image.light_frozen import DEFAULT, SHIPPED, load_weights
+from latentpack.datasets.audio import read_audio
+from latentpack.datasets.audio_metrics import mel_distance, si_sdr_db
 from latentpack.datasets.images import read_image
 from latentpack.datasets.metrics import psnr_db
 from latentpack.datasets.picture_peers import peer
-from latentpack.scripts.showcase import SAMPLE
+from latentpack.scripts.showcase import SAMPLE, VOICE
+from latentpack.scripts.sound_codecs import open_codecs
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,18 @@ def test_the_readme_names_the_digest_of_sounds(name):
     codebooks = sum(stage.codebook.numel() for stage in model.stages)
     assert prior is not None
     assert name != "speech" or sum(p.numel() for p in model.parameters()) + codebooks < 5e6
+
+
+def test_a_voice_is_nearer_than_opus_of_more_bytes():
+    x, rate = read_audio(VOICE)
+    sizes, mel, si_sdr = {}, {}, {}
+    for codec in open_codecs("audio/rvq@kbps=6,opus@6"):
+        data = codec.encode(x, rate, 16)
+        x_hat = codec.decode(data, rate)[:, : x.shape[1]]
+        sizes[codec.ours], mel[codec.ours] = len(data), mel_distance(x, x_hat, rate)
+        si_sdr[codec.ours] = si_sdr_db(x, x_hat)
+    assert sizes[True] <= 6 * x.shape[1] / rate * 125 < sizes[False]
+    assert mel[True] < mel[False] - 0.05 and si_sdr[True] > si_sdr[False] + 2
 
 
 def test_all_shipped_weights_are_small():
