@@ -100,8 +100,10 @@ def ours(effort: int) -> Coder:
     """audio/lossless."""
 
     def encode(sound: Sound) -> bytes:
-        options = {"bits": sound.bits, "sample_rate": sound.sample_rate, "effort": effort}
-        return latentpack.encode(sound.samples, codec="audio/lossless", threads=1, **options)
+        options: dict[str, Any] = {"bits": sound.bits, "sample_rate": sound.sample_rate}
+        options |= {"effort": effort, "threads": 1}
+        data: bytes = latentpack.encode(sound.samples, codec="audio/lossless", **options)
+        return data
 
     def decode(data: bytes, sound: Sound) -> Tensor:
         x = latentpack.decode(data, threads=1)
@@ -146,7 +148,7 @@ def ffmpeg(codec: str, container: str, layouts: dict[int, str], **options: str) 
         layout = {1: "mono", 2: "stereo"}[len(sound.samples)]
         raw = {"bits_per_raw_sample": str(sound.bits)}
         with av.open(file, "w", format=container) as out:
-            stream = out.add_stream(codec, rate=sound.sample_rate, options=options | raw)
+            stream: Any = out.add_stream(codec, rate=sound.sample_rate, options=options | raw)
             stream.format, stream.layout = format, layout
             stream.time_base = Fraction(1, sound.sample_rate)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format, layout)

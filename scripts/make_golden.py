@@ -260,7 +260,7 @@ def audio_lossless() -> dict[str, bytes]:
         "packets": (tones(2, 450, 3000), 2, {"seconds": 0.2}),
         "raw": (loud, 2, {}),
     }
-    files = {}
+    files: dict[str, bytes] = {}
     for name, (samples, width, options) in cases.items():
         x = torch.from_numpy(samples.astype(f"<i{width}"))
         data = latentpack.encode(x, codec="audio/lossless", sample_rate=1000, **options)
