@@ -197,11 +197,14 @@ class ChannelCoder {
     for (int depth = 0, place = 1; high - low > 1; ++depth) {
       const int64_t middle = (low + high) >> 1;
       int bit = goal >= middle;
-      if (depth < 2) bit = ask(coder, side, middle, 11 + (spans < 3 ? spans : 3) * 4 + place, bit);
-      else bit = coder.code(bit, 32768);
+      if (depth < 2) {
+        bit = ask(coder, side, middle, 11 + (spans < 3 ? spans : 3) * 4 + place, bit);
+        place = place * 2 + bit;
+      } else {
+        bit = coder.code(bit, 32768);
+      }
       if (bit) low = middle;
       else high = middle;
-      place = place * 2 + bit;
     }
     const int64_t found = up ? centre_ + 1 + low : centre_ - low;
     return static_cast<int32_t>(found < low_ ? low_ : found > high_ ? high_ : found);

@@ -91,6 +91,13 @@ def test_few_values():
     assert there_and_back(louder.to(torch.int32)) < there_and_back(sound(1, 20000, 12)) * 1.3
 
 
+def test_rare_loud_samples_are_no_list_of_few_values():
+    rng = np.random.default_rng(0)
+    x = np.rint(rng.laplace(0, 800, (1, 60000))).clip(-32768, 32767).astype(np.int32)
+    assert len(np.unique(x)) < (x.max() - x.min()) / 2
+    assert lossless_packets._form(x, 0).form == lossless_packets.PLAIN
+
+
 def test_noise_is_stored():
     rng = np.random.default_rng(0)
     for bits in (8, 12, 16, 24, 32):
