@@ -178,11 +178,11 @@ def _sounds(asked: _Asked, content: str, seconds: float) -> dict[str, Any]:
 def show_sounds(rows: "list[SoundRow]", content: str) -> None:
     """Print the points of all codecs."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(
-        title=f"{rows[0].case}, {rows[0].n} sounds, {content}: means of the sounds' values"
-    )
+    case = escape(rows[0].case)  # may be a pattern with brackets
+    table = Table(title=f"{case}, {rows[0].n} sounds, {content}: means of the sounds' values")
     table.add_column("codec", overflow="fold")
     for head, _, _ in _SOUND_COLUMNS:
         table.add_column(head, justify="right")

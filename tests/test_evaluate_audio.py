@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from latentpack.datasets.audio_writer import write_audio
-from latentpack.scripts import sound_curves
+from latentpack.scripts import bench_audio, sound_curves
 from latentpack.tests.command_line import fails, run
 
 RATE = 16000
@@ -163,3 +164,13 @@ def test_options_of_sounds_are_refused_for_pictures(tmp_path):
     assert "--content is for audio" in fails(
         "evaluate", "image", "--data", tmp_path, "--content", "music"
     )
+
+
+def test_the_benchmark_has_a_row_for_each_codec(folder, rvq_weights):
+    args = [str(folder), "--weights", str(rvq_weights), "--quick", "--json"]
+    rows = rows_of(CliRunner().invoke(bench_audio.main, args))
+    of_name = {row["codec"]: row for row in rows}
+    assert len(of_name) == 9 and rows[0]["codec"] == "audio/rvq@kbps=1.5"
+    assert of_name["audio/rvq@kbps=6"]["latency_ms"] == 30  # a frame of 20 ms and a hop of 10
+    assert of_name["opus-voip@8"]["latency_ms"] == 26.5 and of_name["aac@24"]["latency_ms"] is None
+    assert all(row["kbps_payload"] < row["kbps_file"] for row in rows)
