@@ -102,7 +102,7 @@ class IntegerDenseLayers(nn.Module):
 
     def arrays(self) -> kernel.Dense:
         """What the kernel takes."""
-        return kernel.Dense(*(part.numpy() for part in self.buffers()))
+        return kernel.Dense(*(part.cpu().numpy() for part in self.buffers()))
 
 
 class CodePrior(nn.Module):
@@ -285,12 +285,12 @@ class IntegerCodePrior(nn.Module):
         return kernel.Network(
             kernel.Model(
                 sizes=self.codebook_sizes,
-                embedding=self.embedding.numpy(),
+                embedding=self.embedding.cpu().numpy(),
                 first=self.first.arrays(),
                 past=self.past.arrays(),
                 hidden=self.hidden.arrays(),
                 features=self.features.arrays(),
-                weight=self.weight.numpy(),
-                bias=self.bias.numpy(),
+                weight=self.weight.cpu().numpy(),
+                bias=self.bias.cpu().numpy(),
             )
         )
