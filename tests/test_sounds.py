@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from latentpack.codecs.container import Reader, Writer
+from latentpack.codecs.registry import CODECS
 from latentpack.datasets.audio import open_audio, read_audio
 from latentpack.datasets.audio_writer import write_audio
 from latentpack.scripts import jobs
@@ -170,6 +172,23 @@ def test_folders_of_pictures_and_sounds(tmp_path, packed):
     assert result.exit_code == 0 and (tmp_path / "out" / "tone.wav").exists()
     result = run("encode", tmp_path / "out", "-o", tmp_path / "again", *LOSSLESS)
     assert result.exit_code == 0 and (tmp_path / "again" / "tone.lpk").exists()
+
+
+def test_pictures_and_sounds_of_one_folder_by_the_usual_codecs(tmp_path):
+    """With the weights that ship."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "tone.wav", integers(1, 8000), 16000)
+    Image.new("RGB", (64, 64), "red").save(folder / "red.png")
+    assert run("encode", folder, "-o", tmp_path / "packed").exit_code == 0
+    codecs = {p.stem: Reader(p.read_bytes()).codec_id for p in (tmp_path / "packed").iterdir()}
+    assert {name: CODECS[number] for name, number in codecs.items()} == {
+        "tone": "audio/rvq",
+        "red": "image/light",
+    }
+    assert run("decode", tmp_path / "packed", "-o", tmp_path / "out").exit_code == 0
+    assert read(tmp_path / "out" / "tone.wav")[0].shape == (1, 8000)
+    assert Image.open(tmp_path / "out" / "red.png").size == (64, 64)
 
 
 def test_info(packed):
