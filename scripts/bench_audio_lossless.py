@@ -30,7 +30,7 @@ from torch import Tensor
 
 import latentpack
 from latentpack.datasets.audio import open_audio
-from latentpack.datasets.audio_writer import write_audio
+from latentpack.datasets.audio_writer import AudioWriter
 from latentpack.scripts.bench import show
 
 SUFFIXES = {".wav", ".flac"}
@@ -62,7 +62,8 @@ class Sound:
     def wav(self) -> bytes:
         """The file that programs are given."""
         file = io.BytesIO()
-        write_audio(file, self.samples, self.sample_rate, "wav", self.bits)
+        with AudioWriter(file, self.sample_rate, len(self.samples), "wav", self.bits) as writer:
+            writer.write(self.samples, self.bits)
         return file.getvalue()
 
 
