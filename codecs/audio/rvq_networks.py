@@ -18,6 +18,7 @@ from .rvq_packets import Prior
 from .rvq_search import Searcher
 
 CODEC = "audio/rvq"
+_SPEECH_RATES = 24_000  # Hz; sounds of higher rates are taken for music
 _SILENT_FRAMES = 64  # after so many the latents of silence stand still
 
 
@@ -104,8 +105,8 @@ def choose(weights: str | Path | None, sample_rate: int | None) -> Path:
         sample_rate: of the sound in Hz; None is not known.
     """
     if weights is None:
-        wide = sample_rate is not None and sample_rate > 16_000
-        return SHIPPED["general" if wide and SHIPPED["general"].exists() else "speech"]
+        wide = sample_rate is not None and sample_rate > _SPEECH_RATES
+        return SHIPPED["general" if wide else "speech"]
     return SHIPPED.get(str(weights), Path(weights))
 
 
