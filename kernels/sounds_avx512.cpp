@@ -12,6 +12,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi2,prefer-vector-width=512")
 #endif
 #define PIXELS_ISA avx512
+#define SOUNDS_VECTORS_OF_64_BYTES
 #include "sounds_channel.h"
 
 namespace latentpack::sounds {

@@ -11,8 +11,20 @@ using pixels::PIXELS_ISA::between;
 using pixels::PIXELS_ISA::load;
 using pixels::PIXELS_ISA::store;
 using pixels::PIXELS_ISA::sum;
-typedef double D8 __attribute__((vector_size(64)));
 typedef double D4 __attribute__((vector_size(32)));
+
+// Two vectors as one of twice the length: GCC makes poor code of vectors that the machine lacks.
+template <typename V>
+struct Pair {
+  V low, high;
+  PIXELS_INLINE Pair operator+(Pair other) const { return {low + other.low, high + other.high}; }
+  PIXELS_INLINE Pair operator-(Pair other) const { return {low - other.low, high - other.high}; }
+  PIXELS_INLINE Pair operator*(Pair other) const { return {low * other.low, high * other.high}; }
+  template <typename Number>
+  PIXELS_INLINE Pair operator*(Number by) const {
+    return {low * by, high * by};
+  }
+};
 
 template <typename V>
 PIXELS_INLINE V load(const double* at) {
@@ -20,11 +32,37 @@ PIXELS_INLINE V load(const double* at) {
   std::memcpy(&v, at, sizeof v);
   return v;
 }
-PIXELS_INLINE void store(double* at, D8 v) { std::memcpy(at, &v, sizeof v); }
-PIXELS_INLINE double sum(D8 v) {
-  const D4 low = __builtin_shufflevector(v, v, 0, 1, 2, 3);
-  const D4 high = __builtin_shufflevector(v, v, 4, 5, 6, 7);
-  const D4 four = low + high;
+
+#ifdef SOUNDS_VECTORS_OF_64_BYTES
+typedef double Doubles __attribute__((vector_size(64)));  // 8
+using Floats = F16;
+PIXELS_INLINE Floats both(F8 low, F8 high) { return join(low, high); }
+PIXELS_INLINE D4 halves(Doubles v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+}
+PIXELS_INLINE Floats floats(const float* at) { return load<Floats>(at); }
+PIXELS_INLINE Doubles doubles(const double* at) { return load<Doubles>(at); }
+PIXELS_INLINE void store(double* at, Doubles v) { std::memcpy(at, &v, sizeof v); }
+#else
+using Doubles = Pair<D4>;
+using Floats = Pair<F8>;
+PIXELS_INLINE Floats both(F8 low, F8 high) { return {low, high}; }
+PIXELS_INLINE float sum(Floats v) { return sum(v.low + v.high); }
+PIXELS_INLINE D4 halves(Doubles v) { return v.low + v.high; }
+PIXELS_INLINE Floats floats(const float* at) { return {load<F8>(at), load<F8>(at + 8)}; }
+PIXELS_INLINE Doubles doubles(const double* at) { return {load<D4>(at), load<D4>(at + 4)}; }
+PIXELS_INLINE void store(float* at, Floats v) {
+  store(at, v.low);
+  store(at + 8, v.high);
+}
+PIXELS_INLINE void store(double* at, Doubles v) {
+  std::memcpy(at, &v.low, sizeof v.low);
+  std::memcpy(at + 4, &v.high, sizeof v.high);
+}
+#endif
+
+PIXELS_INLINE double sum(Doubles v) {
+  const D4 four = halves(v);
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
 // NaN becomes `low`.
@@ -66,20 +104,20 @@ class LeastSquares {
   }
 
   PIXELS_INLINE double predict(const double* taps) const {
-    D8 even{}, odd{};
+    Doubles even{}, odd{};
 #pragma GCC unroll 2
     for (int j = 0; j < kTaps; j += 16) {
-      even = even + load<D8>(weights_ + j) * load<D8>(taps + j);
-      if (j + 8 < kTaps) odd = odd + load<D8>(weights_ + j + 8) * load<D8>(taps + j + 8);
+      even = even + doubles(weights_ + j) * doubles(taps + j);
+      if (j + 8 < kTaps) odd = odd + doubles(weights_ + j + 8) * doubles(taps + j + 8);
     }
     return sum(even + odd);
   }
 
   PIXELS_INLINE void learn(const double* taps, double value) {
     const double keep = keep_, add = add_;
-    D8 x[kTaps / 8];
+    Doubles x[kTaps / 8];
 #pragma GCC unroll 4
-    for (int j = 0; j < kTaps / 8; ++j) x[j] = load<D8>(taps + 8 * j);
+    for (int j = 0; j < kTaps / 8; ++j) x[j] = doubles(taps + 8 * j);
 #pragma GCC unroll 4
     for (int block = 0; block < kTaps / 8; ++block) {
       for (int i = 8 * block; i < 8 * block + 8; ++i) {
@@ -87,13 +125,13 @@ class LeastSquares {
         const double by = taps[i] * add;
 #pragma GCC unroll 4
         for (int j = block; j < kTaps / 8; ++j)
-          store(row + 8 * j, load<D8>(row + 8 * j) * keep + x[j] * by);
+          store(row + 8 * j, doubles(row + 8 * j) * keep + x[j] * by);
       }
     }
     const double by = value * add;
 #pragma GCC unroll 4
     for (int j = 0; j < kTaps / 8; ++j)
-      store(right_ + 8 * j, load<D8>(right_ + 8 * j) * keep + x[j] * by);
+      store(right_ + 8 * j, doubles(right_ + 8 * j) * keep + x[j] * by);
     if (--left_ == 0) {
       left_ = every_;
       solve();
@@ -116,7 +154,7 @@ class LeastSquares {
         const double factor = rest[k][i] * one_over;
         factors[i][k] = factor;
         for (int j = i & ~7; j < kTaps; j += 8)
-          store(rest[i] + j, load<D8>(rest[i] + j) - load<D8>(rest[k] + j) * factor);
+          store(rest[i] + j, doubles(rest[i] + j) - doubles(rest[k] + j) * factor);
         z[i] = z[i] - factor * known;
       }
     }
@@ -152,7 +190,7 @@ class Gradient {
     history_.push(value);
     const float* now = history_.newest();
     const float* before = now + 1;
-    F16 sums[4] = {};
+    Floats sums[4] = {};
     int i = 0;
     for (; i + 64 <= length_; i += 64) {
 #pragma GCC unroll 4
@@ -165,10 +203,10 @@ class Gradient {
   }
 
  private:
-  PIXELS_INLINE void step(F16& total, int i, const float* now, const float* before, float by) {
-    const F16 weights = load<F16>(weights_ + i) + load<F16>(before + i) * by;
+  PIXELS_INLINE void step(Floats& total, int i, const float* now, const float* before, float by) {
+    const Floats weights = floats(weights_ + i) + floats(before + i) * by;
     store(weights_ + i, weights);
-    total = total + weights * load<F16>(now + i);
+    total = total + weights * floats(now + i);
   }
 
   int length_;  // 16, 32 or a multiple of 64

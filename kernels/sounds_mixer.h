@@ -69,14 +69,14 @@ class Mixer {
       counters[i] = counters_ + i * kSlots + question.slots[i];
       counted[i] = logits_[*counters[i] >> 20];
     }
-    const F16 inputs = join(between(direct, -12.0f, 12.0f), counted);
+    const Floats inputs = both(between(direct, -12.0f, 12.0f), counted);
 
     F8 dots{};
     float* weights[kMixers];
 #pragma GCC unroll 2
     for (int i = 0; i < kMixers; ++i) {
       weights[i] = weights_ + (static_cast<size_t>(i) * kMixerSets + question.mixers[i]) * kInputs;
-      dots[i] = between(sum(load<F16>(weights[i]) * inputs), -14.0f, 14.0f);
+      dots[i] = between(sum(floats(weights[i]) * inputs), -14.0f, 14.0f);
     }
     const float mean = (dots[0] + dots[1]) * 0.5f;
     dots[2] = mean;
@@ -96,7 +96,7 @@ class Mixer {
       uint8_t& seen = seen_[i * kMixerSets + question.mixers[i]];
       const float step = (truth - p[i]) * rates_[seen];
       seen = static_cast<uint8_t>(seen + (seen < kRateSteps - 1));
-      store(weights[i], load<F16>(weights[i]) + inputs * step);
+      store(weights[i], floats(weights[i]) + inputs * step);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < kContexts; ++i) *counters[i] = counted_on(*counters[i], bit);
