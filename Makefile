@@ -26,6 +26,7 @@ bench: $(STAMP)
 	$(BIN)/python scripts/bench_image_lossless.py
 	$(BIN)/python scripts/bench_audio_lossless.py
 	$(BIN)/python scripts/bench_compressai.py
+	$(BIN)/python scripts/bench_audio.py
 	$(BIN)/python scripts/bench_quantizers.py
 	$(BIN)/python scripts/bench_kv.py
 	$(BIN)/python scripts/bench_linear.py
