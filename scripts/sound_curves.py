@@ -192,7 +192,8 @@ def _curve(name: str, measures: Measures) -> SoundCurve:
     every = PEERS[bare].steps if bare in PEERS else _STEPS_OF.get(bare, (None,))
     steps = (None,) if has_rate else every
     codec = open_point(name, steps[0])
-    settings = codec.settings if has_rate or bare not in PEERS else PEERS[bare].settings
+    of_all = PEERS[bare].settings if bare in PEERS else f"latentpack {name}"
+    settings = codec.settings if has_rate else of_all
     weights = "".join(f", weights {digest}" for digest in _weights(codec)) if codec.ours else ""
     return SoundCurve(name, f"{settings}{weights}; {measures}", codec.ours, steps)
 
