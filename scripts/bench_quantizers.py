@@ -112,7 +112,7 @@ CLAIMS: Claims = {
     "SimVQ, 16384 codes": (
         "more codes: still all used, and better reconstruction",
         lambda r: (
-            r["SimVQ, 16384 codes"]["usage"] > 0.9 and better(r, "SimVQ, 16384 codes", "SimVQ")
+            r["SimVQ, 16384 codes"]["usage"] > 0.9 and _better(r, "SimVQ, 16384 codes", "SimVQ")
         ),
     ),
     "IBQ, 32 channels": (
@@ -125,28 +125,28 @@ CLAIMS: Claims = {
     ),
     "FSQ 8 8 8 8": (
         "no collapse without any extra loss, reconstruction near VQ's",
-        lambda r: r["FSQ 8 8 8 8"]["usage"] > 0.9 and not better(r, "VQ", "FSQ 8 8 8 8", 1.0),
+        lambda r: r["FSQ 8 8 8 8"]["usage"] > 0.9 and not _better(r, "VQ", "FSQ 8 8 8 8", 1.0),
     ),
     "LFQ": ("all of a large codebook is used", lambda r: r["LFQ"]["usage"] > 0.9),
     "RVQ, 4 of 8": (
         "more stages at equal bits cost quality, and are cheap to search",
-        lambda r: better(r, "RVQ, 2 of 64", "RVQ, 4 of 8") and better(r, "VQ", "RVQ, 2 of 64"),
+        lambda r: _better(r, "RVQ, 2 of 64", "RVQ, 4 of 8") and _better(r, "VQ", "RVQ, 2 of 64"),
     ),
     "group-residual, 2 x 2 of 64": (
         "group-residual beats RVQ of as many codes (HiFi-Codec)",
-        lambda r: better(r, "group-residual, 2 x 2 of 64", "RVQ, 4 of 64"),
+        lambda r: _better(r, "group-residual, 2 x 2 of 64", "RVQ, 4 of 64"),
     ),
     "groups, 2 of 64": (
         "groups are as good as a residual at equal bits (product quantization)",
-        lambda r: not better(r, "RVQ, 2 of 64", "groups, 2 of 64"),
+        lambda r: not _better(r, "RVQ, 2 of 64", "groups, 2 of 64"),
     ),
 }
 
 
-def better(rows: Rows, first: str, second: str, by: float = 0.0, key: str = "psnr_db") -> bool:
-    """Whether the first case has the more dB, by more than the seeds differ."""
+def _better(rows: Rows, first: str, second: str, by: float = 0.0) -> bool:
+    """Whether the first case has the better PSNR, by more than the seeds differ."""
     noise = max(rows[name]["spread_db"] for name in (first, second))
-    return bool(rows[first][key] - rows[second][key] > max(by, noise))
+    return bool(rows[first]["psnr_db"] - rows[second]["psnr_db"] > max(by, noise))
 
 
 def patches(folder: Path | None) -> tuple[Tensor, Tensor]:

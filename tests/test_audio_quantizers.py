@@ -43,7 +43,7 @@ def test_every_claim_can_hold_and_can_fail():
     for seed in range(40):
         numbers = np.random.default_rng(seed)
         rows = {
-            name: {"snr_db": numbers.random(), "usage": numbers.random() ** 0.2, "spread_db": 0.0}
+            name: {"mel": numbers.random(), "usage": numbers.random() ** 0.2, "mel_spread": 0.0}
             for name in names
         }
         judge(rows, CLAIMS)
@@ -54,12 +54,12 @@ def test_every_claim_can_hold_and_can_fail():
 
 
 def test_a_difference_within_the_seeds_is_none():
-    rows = {name: {"snr_db": 6.0, "usage": 0.5, "spread_db": 0.2} for name in CASES}
-    rows["grouped RVQ, 2 x 3"]["snr_db"] = 6.1
+    rows = {name: {"mel": 1.0, "usage": 0.5, "mel_spread": 0.2} for name in CASES}
+    rows["grouped RVQ, 2 x 3"]["mel"] = 0.9
     judge(rows, CLAIMS)
     assert rows["grouped RVQ, 2 x 3"]["here"] == "no"
     for values in rows.values():
-        values["spread_db"] = 0.05
+        values["mel_spread"] = 0.05
     judge(rows, CLAIMS)
     assert rows["grouped RVQ, 2 x 3"]["here"] == "yes"
 
