@@ -227,7 +227,7 @@ CLAIMS: Claims = {
     ),
     "voice + RVQ, 6": (
         "helps most where codes are few: less here than at 600 bit/s (TiCodec)",
-        lambda r: _gain(r, "RVQ, 6") < _gain(r, "RVQ, 2 of 64"),
+        lambda r: _gain(r, "RVQ, 2 of 64") > _gain(r, "RVQ, 6"),
     ),
     "SimVQ, 6": (
         "all codes in use, and better reconstruction than VQ (SimVQ)",
@@ -304,5 +304,6 @@ CLAIMS: Claims = {
 
 
 def _gain(rows: Rows, rest: str) -> float:
-    """What a code for the clip takes off the mel distance."""
-    return float(rows[rest]["mel"] - rows[f"voice + {rest}"]["mel"])
+    """What a code for the clip takes off the mel distance; 0 where the seeds differ by more."""
+    voice = f"voice + {rest}"
+    return float(rows[rest]["mel"] - rows[voice]["mel"]) if _nearer(rows, voice, rest) else 0.0
