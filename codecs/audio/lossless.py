@@ -64,7 +64,7 @@ class Lossless(Codec):
         bits: int | None = None,
         sample_rate: int | None = None,
         effort: int = 1,
-        seconds: float = 20.0,
+        seconds: float = 5.0,
         threads: int | None = None,
         keep_going: bool = False,
     ) -> None:
@@ -75,7 +75,8 @@ class Lossless(Codec):
                 of the) sound fits, else 32.
             sample_rate: in Hz; an encoder must know it.
             effort: 0, 1 or 2: how much is computed, by the decoder too.
-            seconds: of a packet. Each starts to learn anew: 2 seconds cost some percent.
+            seconds: of a packet. Each starts to learn anew: against 20 seconds, 5 take 0.1 % more
+                bytes and 1 takes 0.2 to 0.4 %.
             threads: packets at once; None = one per core.
             keep_going: decode silence for packets that are damaged or missing, with a warning that
                 says how much that is (DamageWarning).
