@@ -44,7 +44,7 @@ def _number(flag: str, text: str) -> Callable[[Any], Any]:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @_number("--steps", "Updates in all.")
 @_number("--batch", "Samples to an update, over all processes.")
-@_number("--crop", "Side of a sample in pixels.")
+@_number("--crop", "Side of a sample in pixels, or samples of a sound.")
 @_number("--lr", "Learning rate at its height.")
 @_number("--seed", "Of weights, order and noise.")
 @click.option("--size", help="Size of the codec: s for CPUs, m for GPUs.  [s]")
@@ -57,7 +57,7 @@ def _number(flag: str, text: str) -> Callable[[Any], Any]:
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path, exists=True),
               help="config.json of a run, or your own; flags override it.")  # fmt: skip
-@click.option("--validation", metavar="DIR|SHARE", help="Held-out pictures.  [0.05]")
+@click.option("--validation", metavar="DIR|SHARE", help="Held-out files.  [0.05]")
 @_number("--validate-every", "Steps between looks at the held-out pictures.")
 @_number("--checkpoint-minutes", "Time between checkpoints.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]),
@@ -66,7 +66,7 @@ def _number(flag: str, text: str) -> Callable[[Any], Any]:
 @click.option("--compile/--no-compile", default=None, help="Use torch.compile.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...  [a GPU if there is one]")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
-              help="Processes that read pictures.")  # fmt: skip
+              help="Processes that read files.")  # fmt: skip
 @click.option("--export", type=click.Path(path_type=Path), metavar="FILE.lpkw",
               help="Where the weights shall go besides the run's folder.")  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Overwrite the file of --export.")
@@ -99,6 +99,7 @@ def train(
 
     \b
     latentpack train image/light --out runs/light                        go on
+    latentpack train audio/rvq --data speech/ --out runs/speech          sounds, see docs/training.md
     latentpack train image/light --data scans/ --out runs/scans \\
         --init mse --steps 2000 --lr 0.0003                              fine-tune
     latentpack train image/light --config runs/light/config.json \\
@@ -109,7 +110,8 @@ def train(
 
     Defaults in brackets; a codec may have others: what holds is printed at the start. Pictures of
     any kind and size are taken, grey and 16-bit ones too, and decoded when they are needed; what
-    can't be read, or is smaller than a crop, is named and left out.
+    can't be read, or is smaller than a crop, is named and left out. Sounds of any format, rate and
+    channels are mixed down to one channel at the codec's rate.
     """
     from latentpack.codecs import training
     from latentpack.codecs.weight_files import read
