@@ -88,6 +88,17 @@ def test_the_decoder_alone_learns_and_keeps_the_prior(tmp_path):
     assert not torch.equal(before.tensors["decoder.out.bias"], after.tensors["decoder.out.bias"])
 
 
+def test_fine_tuning_keeps_the_codebooks(tmp_path):
+    recipe, model = run(tmp_path / "first", steps=5, prior_steps=0)
+    before = frozen(tmp_path, "w.lpkw", recipe, model)
+    _, tuned = run(tmp_path / "second", steps=1, init=before)
+    for old, new in zip(load_networks(before)[0].stages, tuned.codec.stages, strict=True):
+        moved = (old.codebook - new.codebook).norm(dim=1) / old.codebook.norm(dim=1).mean()
+        assert moved.median() < 0.1 and moved.mean() < 0.2
+    with pytest.raises(ValueError, match="16000 Hz, the samples have 48000 Hz"):
+        training.recipe("audio/rvq", {"size": "general"}).load(before)
+
+
 def test_what_is_no_weights_of_this_codec_is_refused(tmp_path):
     recipe, model = run(tmp_path, steps=1, prior_steps=0)
     tensors, config = recipe.freeze(model)

@@ -124,11 +124,15 @@ class RvqRecipe(Recipe):
         return Trained(RvqModel(self.size, self.dropout), self)
 
     def load(self, weights: Weights) -> Trained:
-        """See Recipe; the size is that of the weights."""
+        """See Recipe; the size is that of the weights, of the same sample rate as the option's."""
         codec, prior = load_networks(weights)
         codec.quantizer.dropout = self.dropout
+        if codec.size.sample_rate != self.sample_rate:
+            raise ValueError(
+                f"the weights are for {codec.size.sample_rate} Hz, the samples have "
+                f"{self.sample_rate} Hz; choose the size of the weights, e.g. --size general"
+            )
         trained = Trained(codec, self)
-        trained.updates.fill_(self.unquantised)
         if self.decoder_only:
             trained.prior = prior
             for part in (codec.encoder, codec.quantizer):
@@ -167,29 +171,23 @@ class RvqRecipe(Recipe):
 
     def _quantise(self, model: Trained, latents: Tensor) -> tuple[Tensor, Tensor, Figures]:
         """Latents as the decoder gets them, the loss of the codebooks, and figures."""
-        quantizer, updates = model.codec.quantizer, int(model.updates)
-        if updates < self.unquantised:
+        codec = model.codec
+        started = bool(codec.stages[0].started)
+        if not started and int(model.updates) < self.unquantised:
             with torch.no_grad():
                 rows = latents.detach().transpose(1, 2).flatten(0, 1)
                 model.pool.copy_(torch.cat([rows, model.pool])[:POOL])
             return latents, latents.new_zeros(()), {"commitment": latents.new_zeros(())}
-        if updates == self.unquantised and not self.decoder_only:
-            _start_codebooks(model.codec, model.pool.t()[None])
+        if not started:
+            _start_codebooks(codec, model.pool.t()[None])
         if self.decoder_only:
-            quantizer.eval()
-        done = quantizer(latents, self._used(model, latents))
+            codec.quantizer.stages.eval()  # codebooks stay, the number of stages still varies
+        done = codec.quantizer(latents)
         spread = latents.detach().var((0, 2)).mean().clamp_min(1e-6)
         commitment = done.losses["commitment_loss"] / spread
-        first = count_codes(done.codes[:, :1], [model.codec.size.codebook_size])[0]
+        first = count_codes(done.codes[:, :1], [codec.size.codebook_size])[0]
         used = torch.tensor(perplexity(first), device=latents.device)
         return done.x_hat, _COMMITMENT * commitment, {"commitment": commitment, "perplexity": used}
-
-    def _used(self, model: Trained, latents: Tensor) -> Tensor:
-        """How many codebooks each item gets."""
-        n_q, device = model.codec.size.n_q, latents.device
-        few = torch.randint(1, n_q + 1, (len(latents),), device=device)
-        dropped = torch.rand(len(latents), device=device) < self.dropout
-        return torch.where(dropped, few, torch.full_like(few, n_q))
 
     def _judge(self, model: Trained, x: Tensor, leaf: Tensor) -> tuple[Figures, Tensor]:
         """Losses for the codec from the adversary, and the adversary's own."""
