@@ -95,8 +95,17 @@ class Recipe(ABC):
     def validate(self, model: nn.Module, batch: Tensor) -> Figures:
         """Return figures of held-out samples, without noise; the model is in evaluation mode."""
 
-    def finish(self, model: nn.Module, samples: Dataset[Tensor], step: int) -> None:  # noqa: B027
-        """Learn what needs the finished model, once, from `samples[step, number]`."""
+    def finish(  # noqa: B027  (optional)
+        self,
+        model: nn.Module,
+        samples: Dataset[Tensor],
+        step: int,
+        progress: Callable[[float], object],
+    ) -> None:
+        """Learn what needs the finished model, once, from `samples[step, number]`.
+
+        `progress` is called with the share that is done.
+        """
 
     @abstractmethod
     def freeze(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -99,7 +99,7 @@ def train(
 
     \b
     latentpack train image/light --out runs/light                        go on
-    latentpack train audio/rvq --data speech/ --out runs/speech          sounds, see docs/training.md
+    latentpack train audio/rvq --data speech/ --out runs/speech          sounds
     latentpack train image/light --data scans/ --out runs/scans \\
         --init mse --steps 2000 --lr 0.0003                              fine-tune
     latentpack train image/light --config runs/light/config.json \\
@@ -147,7 +147,13 @@ def train(
                 _note(f"stopped; `latentpack train {codec} --out {out}` goes on")
             raise KeyboardInterrupt
         if first:
-            recipe.finish(model.cpu(), samples, run.config.steps)
+            with _progress(f"end of {codec}", 100, True) as percent:
+                recipe.finish(
+                    model.cpu(),
+                    samples,
+                    run.config.steps,
+                    lambda share: percent(int(100 * share), {}),
+                )
             for path in [out / "weights.lpkw", *([export] if export else [])]:
                 _write(path, recipe, model, run.to_dict() | counts)
 

@@ -39,7 +39,9 @@ def test_a_run_starts_codebooks_and_adversary_and_ends_in_weights(tmp_path):
     recipe, model = run(tmp_path, adversary_after=4, prior_steps=2)
     assert all(bool(stage.started) for stage in model.codec.stages)
     assert float(model.balancer.counts.min()) > 0  # every loss took part
-    recipe.finish(model, Tones(), 6)
+    shares = []
+    recipe.finish(model, Tones(), 6, shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1
     networks, prior = load_networks(frozen(tmp_path, "w.lpkw", recipe, model))
     assert prior is not None
     x = Tones()[50, 0][None]
@@ -53,7 +55,7 @@ def test_a_run_starts_codebooks_and_adversary_and_ends_in_weights(tmp_path):
 
 def test_weights_that_are_loaded_freeze_to_themselves(tmp_path):
     recipe, model = run(tmp_path, steps=4, prior_steps=1)
-    recipe.finish(model, Tones(), 4)
+    recipe.finish(model, Tones(), 4, lambda share: None)
     weights = frozen(tmp_path, "w.lpkw", recipe, model)
     networks, prior = load_networks(weights)
     again = frozen_state(networks, prior)
@@ -75,7 +77,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path):
 
 def test_the_decoder_alone_learns_and_keeps_the_prior(tmp_path):
     recipe, model = run(tmp_path / "first", steps=5, prior_steps=1)
-    recipe.finish(model, Tones(), 5)
+    recipe.finish(model, Tones(), 5, lambda share: None)
     before = frozen(tmp_path, "w.lpkw", recipe, model)
     recipe, model = run(
         tmp_path / "second", steps=3, init=before, decoder_only=True, adversary_after=0

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .. import weight_files
-from ..quantizers.vq import VectorQuantizer
 from .rvq_blocks import Blocks, State
 from .rvq_frozen import SHIPPED, load_networks
 from .rvq_model import TAPS, RvqModel, Size
@@ -90,10 +89,7 @@ def _load(path: Path, _version: tuple[int, ...]) -> Networks:
     weights = weight_files.read(path, CODEC)
     model, prior = load_networks(weights)
     model.requires_grad_(False).eval()
-    codebooks = []
-    for stage in model.quantizer.stages:
-        assert isinstance(stage, VectorQuantizer)
-        codebooks.append(stage.codebook)
+    codebooks = [stage.codebook for stage in model.stages]
     return Networks(model, codebooks, weights.digest, prior)
 
 

@@ -27,7 +27,7 @@ def train_prior(
     seed: int = 0,
     size: Size | None = None,
     lr: float = 3e-3,
-    report: Callable[[int, float], None] | None = None,
+    report: Callable[[int, float], object] | None = None,
 ) -> IntegerCodePrior:
     """Learn what codes are probable.
 

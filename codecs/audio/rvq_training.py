@@ -6,7 +6,7 @@ starts the codebooks. From then on each item of a batch is coded with a random n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -218,19 +218,31 @@ class RvqRecipe(Recipe):
         return {"loss": figures["loudness"], **figures}
 
     @torch.no_grad()
-    def finish(self, model: nn.Module, samples: Dataset[Tensor], step: int) -> None:
+    def finish(
+        self,
+        model: nn.Module,
+        samples: Dataset[Tensor],
+        step: int,
+        progress: Callable[[float], object],
+    ) -> None:
         """See Recipe: the prior learns from the codes of stretches that were not trained on yet."""
         assert isinstance(model, Trained)
         if not self.prior_steps or model.prior is not None:
             return
         codec = model.codec.eval()
-        codes = []
+        codes, whole = [], self.prior_crops + self.prior_steps
         for number in range(self.prior_crops):
             latents, _ = codec.analyse(samples[step, number][None])
             codes.append(codec.quantizer.encode(latents)[0])
+            progress((number + 1) / whole)
         codebooks = [stage.codebook for stage in codec.stages]
         with torch.enable_grad():
-            model.prior = train_prior(codes, codebooks, self.prior_steps)
+            model.prior = train_prior(
+                codes,
+                codebooks,
+                self.prior_steps,
+                report=lambda done, bits: progress((self.prior_crops + done) / whole),
+            )
 
     def freeze(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See Recipe."""
