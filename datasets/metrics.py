@@ -37,14 +37,14 @@ def psnr_db(x: Tensor, x_hat: Tensor) -> float:
     return min(PSNR_OF_EQUALS_DB, 10 * math.log10(peak**2 * x.numel() / squares))
 
 
-def ms_ssim(x: Tensor, x_hat: Tensor) -> float | None:
+def ms_ssim(x: Tensor, x_hat: Tensor, peak: int = 255) -> float | None:
     """Multi-scale structural similarity, 0 to 1; None for pictures below 161 pixels a side."""
     if min(x.shape[1:]) < _MS_SSIM_LEAST_SIDE:
         return None
     import pytorch_msssim
 
     pair = (x.float().unsqueeze(0), x_hat.float().unsqueeze(0))
-    return float(pytorch_msssim.ms_ssim(*pair, data_range=255))
+    return float(pytorch_msssim.ms_ssim(*pair, data_range=peak))
 
 
 def bd_rate_percent(
