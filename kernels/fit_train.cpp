@@ -28,11 +28,11 @@ Offsets offsets(const Net& net) {
   at.skip = take(2 * n);
   at.b3 = take(kGrids * 2);
   at.up = take((kGrids - 1) * 4);
-  at.sw1 = take(s * kGrids);
+  at.sw1 = take(s * static_cast<size_t>(net.planes()));
   at.sb1 = take(s);
   at.sw2 = take(c * s);
   at.sb2 = take(c);
-  at.sskip = take(c * kGrids);
+  at.sskip = take(c * static_cast<size_t>(net.planes()));
   at.k1 = take(c * c * 9);
   at.c1 = take(c);
   at.k2 = take(c * c * 9);
@@ -54,7 +54,8 @@ const Loops& loops_for(Isa isa) {
 void resize_share(Share& share, const Work& work) {
   const Net& net = work.net;
   const auto h = static_cast<size_t>(net.hidden), n = static_cast<size_t>(net.inputs()),
-             s = static_cast<size_t>(net.width), c = static_cast<size_t>(net.colours);
+             s = static_cast<size_t>(net.width), c = static_cast<size_t>(net.colours),
+             active = static_cast<size_t>(net.active());
   share.latent_grads.resize(work.padded);
   share.w1.resize((h + 2) * n * kWidest);
   share.w2.resize(h * h * kWidest);
@@ -62,9 +63,9 @@ void resize_share(Share& share, const Work& work) {
   share.b1.resize(kGrids * h * kWidest);
   share.b2.resize(h * kWidest);
   share.b3.resize(kGrids * 2 * kWidest);
-  share.sw1.resize(s * kGrids * kWidest);
+  share.sw1.resize(s * active * kWidest);
   share.sw2.resize(c * s * kWidest);
-  share.sskip.resize(c * kGrids * kWidest);
+  share.sskip.resize(c * active * kWidest);
   share.sb1.resize(s * kWidest);
   share.sb2.resize(c * kWidest);
   for (Floats* k : {&share.k1, &share.k2}) k->resize(c * c * 9 * kWidest);
@@ -84,52 +85,69 @@ void clear(Share& share) {
   share.nats = share.squares = 0;
 }
 
-// to[c][r] = scale * from[r][c]; rows of `to` are `stride`, and begin at `to`.
-void transpose(const float* from, size_t rows, size_t columns, float scale, float* to,
-               size_t stride) {
+// to[c][r] = from[r][c]; rows of `to` are `stride`, and begin at `to`.
+void transpose(const float* from, size_t rows, size_t columns, float* to, size_t stride) {
   for (size_t r = 0; r < rows; ++r)
-    for (size_t c = 0; c < columns; ++c) to[c * stride + r] = scale * from[r * columns + c];
+    for (size_t c = 0; c < columns; ++c) to[c * stride + r] = from[r * columns + c];
+}
+
+// The columns [rows, count] of weights [rows, stride] from `column` on, times `unit`.
+void take_columns(const float* from, size_t rows, size_t stride, size_t column, size_t count,
+                  float unit, Floats& to) {
+  to.clear();
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t i = 0; i < count; ++i) to.push_back(unit * from[r * stride + column + i]);
+}
+
+// Weights [rows, planes] of the planes that are not zeros: as [active][rows], and those of the
+// grids as [rows][grids].
+void planes_panels(const Work& work, const float* from, size_t rows, Floats& to, Floats& back) {
+  const auto planes = static_cast<size_t>(work.net.planes()),
+             grids = static_cast<size_t>(work.net.grids()),
+             extra = static_cast<size_t>(work.net.extra);
+  take_columns(from, rows, planes, 0, grids, work.objective.unit, back);
+  to.resize((grids + extra) * rows);
+  transpose(back.data(), rows, grids, to.data(), rows);
+  Floats others;
+  take_columns(from, rows, planes, kGrids, extra, 1, others);
+  transpose(others.data(), rows, extra, to.data() + grids * rows, rows);
 }
 
 void make_panels(Work& work) {
   const Offsets& at = work.at;
   const float* p = work.params;
   const auto h = static_cast<size_t>(work.net.hidden), n = static_cast<size_t>(work.net.inputs()),
-             s = static_cast<size_t>(work.net.width), c = static_cast<size_t>(work.net.colours);
-  const float unit = work.objective.unit;
+             s = static_cast<size_t>(work.net.width), c = static_cast<size_t>(work.net.colours),
+             own = n - static_cast<size_t>(work.net.temporal);
   Panels& to = work.panels;
-  for (Floats* panel : {&to.w1, &to.w2, &to.out, &to.back, &to.sw1, &to.sw2, &to.sskip})
-    panel->clear();
   to.w1.resize(n * h);
-  transpose(p + at.w1, h, n, 1, to.w1.data(), h);
+  transpose(p + at.w1, h, n, to.w1.data(), h);
   to.w2.resize(h * h);
-  transpose(p + at.w2, h, h, 1, to.w2.data(), h);
+  transpose(p + at.w2, h, h, to.w2.data(), h);
   to.out.resize((h + n) * 2);
-  transpose(p + at.w3, 2, h, 1, to.out.data(), 2);
-  transpose(p + at.skip, 2, n, 1, to.out.data() + 2 * h, 2);
-  to.back.assign(p + at.w1, p + at.w1 + h * n);
-  to.back.insert(to.back.end(), p + at.skip, p + at.skip + 2 * n);
-  to.sw1.resize(kGrids * s);
-  transpose(p + at.sw1, s, kGrids, unit, to.sw1.data(), s);
+  transpose(p + at.w3, 2, h, to.out.data(), 2);
+  transpose(p + at.skip, 2, n, to.out.data() + 2 * h, 2);
+  Floats skip_back;
+  take_columns(p + at.w1, h, n, 0, own, 1, to.back);
+  take_columns(p + at.skip, 2, n, 0, own, 1, skip_back);
+  to.back.insert(to.back.end(), skip_back.begin(), skip_back.end());
   to.sw2.resize(s * c);
-  transpose(p + at.sw2, c, s, 1, to.sw2.data(), c);
-  to.sskip.resize(kGrids * c);
-  transpose(p + at.sskip, c, kGrids, unit, to.sskip.data(), c);
-  to.sw1_back.assign(p + at.sw1, p + at.sw1 + s * kGrids);
-  to.sskip_back.assign(p + at.sskip, p + at.sskip + c * kGrids);
-  for (Floats* panel : {&to.sw1_back, &to.sskip_back})
-    for (float& w : *panel) w *= unit;
+  transpose(p + at.sw2, c, s, to.sw2.data(), c);
+  planes_panels(work, p + at.sw1, s, to.sw1, to.sw1_back);
+  planes_panels(work, p + at.sskip, c, to.sskip, to.sskip_back);
 }
 
-void take_latents(Work& work, const float* latents) {
-  for (const Grid& grid : work.grids)
+void take_latents(const Work& work, const float* latents, Floats& to) {
+  for (size_t k = static_cast<size_t>(work.net.first); k < kGrids; ++k) {
+    const Grid& grid = work.grids[k];
     for (size_t r = 0; r < grid.height; ++r)
-      std::memcpy(work.values.data() + grid.at(static_cast<ptrdiff_t>(r), 0),
+      std::memcpy(to.data() + grid.at(static_cast<ptrdiff_t>(r), 0),
                   latents + grid.start + r * grid.width, grid.width * sizeof(float));
+  }
 }
 
 void give_latent_grads(const Work& work, float* to) {
-  for (size_t k = 0; k < kGrids; ++k) {
+  for (size_t k = static_cast<size_t>(work.net.first); k < kGrids; ++k) {
     const Grid& grid = work.grids[k];
     const float* own = work.stack_grads[k].data() + (kGrids - 1 - k) * work.planes[k];
     for (size_t r = 0; r < grid.height; ++r) {
@@ -159,24 +177,34 @@ void give_param_grads(const Work& work, int lanes, float* to) {
   const Offsets& at = work.at;
   const auto h = static_cast<size_t>(work.net.hidden), n = static_cast<size_t>(work.net.inputs()),
              s = static_cast<size_t>(work.net.width), c = static_cast<size_t>(work.net.colours);
-  const float unit = work.objective.unit;
-  const auto give = [&](Floats Share::*sums, size_t start, size_t count, float scale = 1,
-                        size_t first = 0) {
-    reduce(work, sums, first, count, lanes, scale, to + start);
+  const auto give = [&](Floats Share::*sums, size_t start, size_t count, size_t first = 0) {
+    reduce(work, sums, first, count, lanes, 1, to + start);
+  };
+  // Sums [rows][active] to the columns of the planes that are not zeros.
+  const auto give_planes = [&](Floats Share::*sums, size_t start, size_t rows) {
+    const auto planes = static_cast<size_t>(work.net.planes()),
+               grids = static_cast<size_t>(work.net.grids()),
+               extra = static_cast<size_t>(work.net.extra);
+    for (size_t r = 0; r < rows; ++r) {
+      float* row = to + start + r * planes;
+      std::fill(row, row + planes, 0.0f);
+      reduce(work, sums, r * (grids + extra), grids, lanes, work.objective.unit, row);
+      reduce(work, sums, r * (grids + extra) + grids, extra, lanes, 1, row + kGrids);
+    }
   };
   give(&Share::w1, at.w1, h * n);
-  give(&Share::w1, at.skip, 2 * n, 1, h * n);
+  give(&Share::w1, at.skip, 2 * n, h * n);
   give(&Share::b1, at.b1, kGrids * h);
   give(&Share::w2, at.w2, h * h);
   give(&Share::b2, at.b2, h);
   give(&Share::w3, at.w3, 2 * h);
   give(&Share::b3, at.b3, kGrids * 2);
   reduce(work, &Share::up, 0, (kGrids - 1) * 4, 1, 1, to + at.up);
-  give(&Share::sw1, at.sw1, s * kGrids, unit);
+  give_planes(&Share::sw1, at.sw1, s);
   give(&Share::sb1, at.sb1, s);
   give(&Share::sw2, at.sw2, c * s);
   give(&Share::sb2, at.sb2, c);
-  give(&Share::sskip, at.sskip, c * kGrids, unit);
+  give_planes(&Share::sskip, at.sskip, c);
   give(&Share::k1, at.k1, c * c * 9);
   give(&Share::c1, at.c1, c);
   give(&Share::k2, at.k2, c * c * 9);
@@ -218,16 +246,19 @@ WorkPtr make_work(const Net& net, size_t height, size_t width, int threads) {
     grid.height = (height + (size_t{1} << k) - 1) >> k;
     grid.width = (width + (size_t{1} << k) - 1) >> k;
     grid.stride = grid.width + kPadLeft + kPadRight;
+    // A vector's length more: loops over rows go on past the end of the last one.
+    work.planes[k] = (grid.count() + kBlock - 1) / kBlock * kBlock + 2 * kWidest;
+    const size_t channels = work.channels(static_cast<int>(k));
+    work.stacks[k].resize((channels + static_cast<size_t>(k ? 0 : net.extra)) * work.planes[k]);
+    work.stack_grads[k].resize(channels * work.planes[k]);
+    if (k < static_cast<size_t>(net.first)) continue;
     grid.start = work.latents;
     grid.padded = work.padded;
     work.latents += grid.count();
     work.padded += (grid.height + kPadTop + kPadBottom) * grid.stride;
-    // A vector's length more: loops over rows go on past the end of the last one.
-    work.planes[k] = (grid.count() + kBlock - 1) / kBlock * kBlock + 2 * kWidest;
-    for (Floats* stack : {&work.stacks[k], &work.stack_grads[k]})
-      stack->resize((kGrids - k) * work.planes[k]);
   }
   work.values.resize(work.padded);
+  if (net.temporal) work.reference.resize(work.padded);
   for (Floats* planes : {&work.a, &work.b, &work.x_grad, &work.b_grad})
     planes->resize(static_cast<size_t>(net.colours) * work.plane + 2 * kWidest);
   work.shares.resize(static_cast<size_t>(threads));
@@ -237,16 +268,20 @@ WorkPtr make_work(const Net& net, size_t height, size_t width, int threads) {
 
 size_t latent_count(const Work& work) { return work.latents; }
 const Net& net_of(const Work& work) { return work.net; }
-size_t pixels(const Work& work) { return work.height * work.width; }
+size_t samples(const Work& work) { return work.plane_start(work.net.colours); }
 
-Result step(Work& work, Isa isa, const Objective& objective, const float* picture,
+Result step(Work& work, Isa isa, const Objective& objective, const Frame& frame,
             const float* latents, const float* params, float* latent_grads, float* param_grads) {
   work.objective = objective;
-  work.picture = picture;
+  work.frame = frame;
   work.params = params;
   const Loops& loops = loops_for(isa);
   make_panels(work);
-  take_latents(work, latents);
+  take_latents(work, latents, work.values);
+  if (frame.reference)
+    take_latents(work, frame.reference, work.reference);
+  else
+    std::fill(work.reference.begin(), work.reference.end(), 0.0f);
   Barrier barrier(work.threads);
   std::vector<std::thread> others;
   for (int thread = 1; thread < work.threads; ++thread)
@@ -261,7 +296,6 @@ Result step(Work& work, Isa isa, const Objective& objective, const float* pictur
     result.bits += share.nats / std::log(2.0);
     result.mse += share.squares;
   }
-  result.mse /= static_cast<double>(work.height * work.width * static_cast<size_t>(work.net.colours));
   return result;
 }
 

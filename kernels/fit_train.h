@@ -1,5 +1,7 @@
 // Forward and backward of an overfitted picture codec: rate of the latents under the context
-// network, and distortion of the picture that upsampling and synthesis make of them.
+// network, and distortion of the picture that upsampling and synthesis make of them. Frames of a
+// video also have a prediction, which the synthesis takes too, and the latents of another frame,
+// which the context network takes too.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +18,8 @@ constexpr int kCross = 5;  // taps in coarser grids
 constexpr int kMaxTaps = 14;
 constexpr int kMaxHidden = 64;
 constexpr int kMaxWidth = 128;
-constexpr int kMaxInputs = kMaxTaps + kCross;
+constexpr int kTemporal = 5;  // taps in another frame's grid
+constexpr int kMaxInputs = kMaxTaps + kCross + kTemporal;
 constexpr int kBlock = 96;  // positions or pixels at once: their activations stay in the caches
 constexpr int kWidest = 16;  // floats of the widest vector
 constexpr int kPadTop = 3, kPadBottom = 1, kPadLeft = 3, kPadRight = 2;
@@ -24,7 +27,14 @@ constexpr int kPadTop = 3, kPadBottom = 1, kPadLeft = 3, kPadRight = 2;
 // The sizes of a network, and where its parameters lie in the one vector.
 struct Net {
   int taps, hidden, width, colours;
-  int inputs() const { return taps + kCross; }
+  int temporal;  // 0 or kTemporal
+  int extra;     // planes of the prediction: 0 or colours
+  int first;     // finest grid that is not all zeros
+  bool half;     // the second and third colour are means of 2 x 2 pixels
+  int inputs() const { return taps + kCross + temporal; }
+  int planes() const { return kGrids + extra; }  // that the synthesis takes
+  int grids() const { return kGrids - first; }   // of those, that are not zeros
+  int active() const { return grids() + extra; }
 };
 
 struct Offsets {
@@ -44,21 +54,31 @@ using WorkPtr = std::unique_ptr<Work, WorkDeleter>;
 WorkPtr make_work(const Net& net, size_t height, size_t width, int threads);
 size_t latent_count(const Work& work);
 const Net& net_of(const Work& work);
-size_t pixels(const Work& work);
+// Samples of a picture, and of its prediction.
+size_t samples(const Work& work);
 
 // What the objective is: bits / pixels + weight * mean squared error.
 struct Objective {
   float weight;
   float b_min, step, rows;  // scale of a table row: b_min * exp(step * row)
   float unit;  // of the latents as the synthesis takes them
+  float prediction_unit;  // of the prediction, the same
 };
 
 struct Result {
   double bits, mse;
 };
 
-// Gradients of the objective. `latents` are grid 0 first, `picture` is [colours, H, W].
-Result step(Work& work, Isa isa, const Objective& objective, const float* picture,
+// What an iteration is about. Latents are the finest grid first.
+struct Frame {
+  const float* picture;       // planes, one after another
+  const int16_t* prediction;  // the same; nullptr where there are no extra planes
+  const float* reference;     // latents of another frame; nullptr = zeros
+};
+
+// Gradients of the objective. The mean squared error of planes of different sizes is that of
+// (6 Y + U + V) / 8.
+Result step(Work& work, Isa isa, const Objective& objective, const Frame& frame,
             const float* latents, const float* params, float* latent_grads, float* param_grads);
 
 // One iteration's values of latents: soft-rounded, with noise, soft-rounded again; `slope` is the

@@ -9,6 +9,7 @@
 #include "fit_train_work.h"
 
 #include "fit_train_vectors.h"
+#include "fit_train_upsample.h"
 
 #include "fit_train_context.h"
 #include "fit_train_latents.h"

@@ -7,6 +7,9 @@ namespace {
 // Where the taps lie, nearest first: a network has the first so many of them.
 constexpr int kTapRow[kMaxTaps] = {0, -1, -1, -1, 0, -2, -1, -1, -2, -2, 0, -2, -2, -3};
 constexpr int kTapColumn[kMaxTaps] = {-1, 0, -1, 1, -2, 0, -2, 2, -1, 1, -3, -2, 2, 0};
+// Those in another frame's grid.
+constexpr int kOtherRow[kTemporal] = {0, 0, 0, -1, 1};
+constexpr int kOtherColumn[kTemporal] = {0, -1, 1, 0, 0};
 
 // A run of neighbours in a row of a grid that is a part of a block.
 struct Run {
@@ -54,6 +57,10 @@ struct Gather {
       for (size_t i = 0; i < run.count; ++i)
         to[i + 4 * kBlock] = grand[(c + static_cast<ptrdiff_t>(i)) >> 2];
     }
+    to += kCross * kBlock;
+    for (int t = 0; t < work.net.temporal; ++t, to += kBlock)
+      std::memcpy(to, work.reference.data() + grid.at(r + kOtherRow[t], c + kOtherColumn[t]),
+                  run.count * sizeof(float));
   }
 };
 
@@ -190,8 +197,8 @@ FIT_TARGET void context_block(Work& work, Share& share, const ContextBuffers& bu
   back1.other = buffer.h1;
   back1.third = buffer.h2_grad;
   multiply<kAddMask>(back1);
-  multiply<kPlain>({work.panels.back.data(), n, h + 2, buffer.d1, kBlock, buffer.x_grad, kBlock,
-                    zeros});
+  multiply<kPlain>({work.panels.back.data(), n - net.temporal, h + 2, buffer.d1, kBlock,
+                    buffer.x_grad, kBlock, zeros});
 
   add_outer({buffer.d1, h + 2, buffer.x, kBlock, n, share.w1.data()});
   add_outer({buffer.d2, h, buffer.h1, kBlock, h, share.w2.data()});
@@ -214,10 +221,11 @@ FIT_TARGET void context(Work& work, int thread) {
   Share& share = work.shares[static_cast<size_t>(thread)];
   const ContextBuffers buffer(work.net, share.scratch.data());
   size_t blocks = 0;
-  for (const Grid& grid : work.grids) blocks += (grid.count() + kBlock - 1) / kBlock;
+  for (int k = work.net.first; k < kGrids; ++k)
+    blocks += (work.grids[k].count() + kBlock - 1) / kBlock;
   const Range mine = range_of(blocks, thread, work.threads);
   size_t block = 0;
-  for (int k = 0; k < kGrids; ++k) {
+  for (int k = work.net.first; k < kGrids; ++k) {
     const size_t count = work.grids[k].count();
     for (size_t first = 0; first < count; first += kBlock, ++block)
       if (block >= mine.first && block < mine.last)

@@ -1,149 +1,11 @@
-// Upsampling and synthesis, and back. Included once per instruction set, after
-// fit_train_vectors.h.
+// Synthesis, and back. Included once per instruction set, after fit_train_upsample.h.
 
 namespace latentpack::fit_train {
 namespace {
 
-constexpr size_t kSlack = 2 * W;  // loops over a row go on past its end, up to a whole step
-
-FIT_INLINE size_t clamped(ptrdiff_t i, size_t count) {
-  return i < 0 ? 0 : i >= static_cast<ptrdiff_t>(count) ? count - 1 : static_cast<size_t>(i);
-}
-
-// The rows that an upsampled row comes from, its first tap's first.
-struct Sources {
-  size_t row[4];
-  FIT_INLINE Sources(size_t r, size_t height) {
-    const auto i = static_cast<ptrdiff_t>(r >> 1);
-    for (int j = 0; j < 4; ++j) row[j] = clamped(r & 1 ? i + 2 - j : i - 2 + j, height);
-  }
-};
-
-// One upsampled row, before its columns are: two replicated values at either end.
-FIT_INLINE void blend_rows(const float* in, size_t width, const Sources& from, const float* taps,
-                           float* t) {
-  for (size_t x = 0; x < width; x += W) {
-    V sum{};
-    for (int j = 0; j < 4; ++j) sum = fma(all(taps[j]), load(in + from.row[j] * width + x), sum);
-    store(t + 2 + x, sum);
-  }
-  t[0] = t[1] = t[2];
-  t[width + 2] = t[width + 3] = t[width + 1];
-}
-
-FIT_TARGET void upsample_channel(const float* in, size_t height, size_t width, const float* taps,
-                                 size_t out_height, size_t out_width, float* scratch, float* out) {
-  float* t = scratch;
-  float* even = t + width + 4 + kSlack;
-  float* odd = even + width + kSlack;
-  const V w0 = all(taps[0]), w1 = all(taps[1]), w2 = all(taps[2]), w3 = all(taps[3]);
-  for (size_t r = 0; r < out_height; ++r, out += out_width) {
-    blend_rows(in, width, Sources(r, height), taps, t);
-    for (size_t x = 0; x < width; x += W) {
-      const V t0 = load(t + x), t1 = load(t + x + 1), t2 = load(t + x + 2), t3 = load(t + x + 3),
-              t4 = load(t + x + 4);
-      store(even + x, fma(w0, t0, fma(w1, t1, fma(w2, t2, w3 * t3))));
-      store(odd + x, fma(w0, t4, fma(w1, t3, fma(w2, t2, w3 * t1))));
-    }
-    for (size_t x = 0; x < out_width / 2; ++x) {
-      out[2 * x] = even[x];
-      out[2 * x + 1] = odd[x];
-    }
-    if (out_width & 1) out[out_width - 1] = even[out_width / 2];
-  }
-}
-
-// The stack of a level from that of the next coarser one, and the level's own latents.
-FIT_TARGET void upsample(Work& work, int thread, int level) {
-  const Grid& grid = work.grids[level];
-  const auto k = static_cast<size_t>(level);
-  const Range mine = range_of(kGrids - k, thread, work.threads);
-  float* scratch = work.shares[static_cast<size_t>(thread)].scratch.data();
-  for (size_t channel = mine.first; channel < mine.last; ++channel) {
-    float* out = work.stacks[k].data() + channel * work.planes[k];
-    if (channel + 1 + k == kGrids) {
-      for (size_t r = 0; r < grid.height; ++r)
-        std::memcpy(out + r * grid.width,
-                    work.values.data() + grid.at(static_cast<ptrdiff_t>(r), 0),
-                    grid.width * sizeof(float));
-    } else {
-      const Grid& coarse = work.grids[k + 1];
-      upsample_channel(work.stacks[k + 1].data() + channel * work.planes[k + 1], coarse.height,
-                       coarse.width, work.params + work.at.up + 4 * k, grid.height, grid.width,
-                       scratch, out);
-    }
-  }
-}
-
-// Gradients of upsample_channel: `in_grads` is set, `tap_grads` is added to.
-FIT_TARGET void upsample_channel_back(const float* in, size_t height, size_t width,
-                                      const float* taps, size_t out_height, size_t out_width,
-                                      const float* out_grads, float* scratch, float* in_grads,
-                                      float* tap_grads) {
-  const size_t row = width + 8 + kSlack;
-  float* t = scratch;
-  float* even = t + row + 4;  // column x; four zeros and more at either end
-  float* odd = even + row + kSlack;
-  float* g = odd + row + kSlack;  // column x - 2
-  std::memset(scratch, 0, 4 * (row + kSlack) * sizeof(float));
-  std::memset(in_grads, 0, height * width * sizeof(float));
-  const V w0 = all(taps[0]), w1 = all(taps[1]), w2 = all(taps[2]), w3 = all(taps[3]);
-  V sums[4] = {};
-  for (size_t r = 0; r < out_height; ++r, out_grads += out_width) {
-    const Sources from(r, height);
-    blend_rows(in, width, from, taps, t);
-    for (size_t x = 0; x < out_width / 2; ++x) {
-      even[x] = out_grads[2 * x];
-      odd[x] = out_grads[2 * x + 1];
-    }
-    if (out_width & 1) even[out_width / 2] = out_grads[out_width - 1];
-    for (size_t x = 0; x < width; x += W) {
-      const V e = load(even + x), o = load(odd + x);
-      const V t0 = load(t + x), t1 = load(t + x + 1), t2 = load(t + x + 2), t3 = load(t + x + 3),
-              t4 = load(t + x + 4);
-      sums[0] = fma(e, t0, fma(o, t4, sums[0]));
-      sums[1] = fma(e, t1, fma(o, t3, sums[1]));
-      sums[2] = fma(e + o, t2, sums[2]);
-      sums[3] = fma(e, t3, fma(o, t1, sums[3]));
-    }
-    for (size_t x = 0; x < width + 4; x += W) {  // g[x] is of column x - 2
-      const float *e = even + x - 2, *o = odd + x - 2;
-      const V first = load(e + 2) + load(o - 2), second = load(e + 1) + load(o - 1);
-      const V third = load(e) + load(o), fourth = load(e - 1) + load(o + 1);
-      store(g + x, fma(w0, first, fma(w1, second, fma(w2, third, w3 * fourth))));
-    }
-    g[2] += g[0] + g[1];
-    g[width + 1] += g[width + 2] + g[width + 3];
-    g[width + 2] = g[width + 3] = 0;
-    for (size_t x = 0; x < width; x += W) {
-      const V v = load(g + 2 + x);
-      for (int j = 0; j < 4; ++j) {
-        float* to = in_grads + from.row[j] * width + x;
-        store(to, fma(all(taps[j]), v, load(to)));
-        sums[j] = fma(v, load(in + from.row[j] * width + x), sums[j]);
-      }
-    }
-  }
-  for (int j = 0; j < 4; ++j) tap_grads[j] += total(sums[j]);
-}
-
-FIT_TARGET void upsample_back(Work& work, int thread, int level) {
-  const auto k = static_cast<size_t>(level);
-  const Grid &grid = work.grids[k], &coarse = work.grids[k + 1];
-  const Range mine = range_of(kGrids - 1 - k, thread, work.threads);
-  Share& share = work.shares[static_cast<size_t>(thread)];
-  for (size_t channel = mine.first; channel < mine.last; ++channel)
-    upsample_channel_back(work.stacks[k + 1].data() + channel * work.planes[k + 1], coarse.height,
-                          coarse.width, work.params + work.at.up + 4 * k, grid.height, grid.width,
-                          work.stack_grads[k].data() + channel * work.planes[k],
-                          share.scratch.data(),
-                          work.stack_grads[k + 1].data() + channel * work.planes[k + 1],
-                          share.up.data() + 4 * k);
-}
-
 FIT_INLINE Product synthesis_hidden(const Work& work, const float* u, float* hidden) {
-  return {work.panels.sw1.data(), work.net.width, kGrids, u, work.planes[0], hidden, kBlock,
-          work.params + work.at.sb1};
+  return {work.panels.sw1.data(), work.net.width, work.net.active(), u, work.planes[0], hidden,
+          kBlock, work.params + work.at.sb1};
 }
 
 FIT_TARGET void synthesise(Work& work, int thread) {
@@ -154,7 +16,7 @@ FIT_TARGET void synthesise(Work& work, int thread) {
     const float* u = work.stacks[0].data() + block * kBlock;
     float* a = work.a.data() + block * kBlock;
     multiply<kRelu>(synthesis_hidden(work, u, hidden));
-    multiply<kPlain>({work.panels.sskip.data(), net.colours, kGrids, u, work.planes[0], a,
+    multiply<kPlain>({work.panels.sskip.data(), net.colours, net.active(), u, work.planes[0], a,
                       work.plane, work.params + work.at.sb2});
     multiply<kPlain>({work.panels.sw2.data(), net.colours, net.width, hidden, kBlock, a, work.plane,
                       nullptr});
@@ -181,13 +43,13 @@ FIT_TARGET void synthesise_back(Work& work, int thread) {
                  zeros};
     back.other = hidden;
     multiply<kMask>(back);
-    multiply<kPlain>({work.panels.sskip_back.data(), kGrids, net.colours, a_grad, kBlock, u_grad,
-                      work.planes[0], zeros});
-    multiply<kPlain>({work.panels.sw1_back.data(), kGrids, net.width, grads, kBlock, u_grad,
+    multiply<kPlain>({work.panels.sskip_back.data(), net.grids(), net.colours, a_grad, kBlock,
+                      u_grad, work.planes[0], zeros});
+    multiply<kPlain>({work.panels.sw1_back.data(), net.grids(), net.width, grads, kBlock, u_grad,
                       work.planes[0], nullptr});
-    add_outer({grads, net.width, u, work.planes[0], kGrids, share.sw1.data()});
+    add_outer({grads, net.width, u, work.planes[0], net.active(), share.sw1.data()});
     add_outer({a_grad, net.colours, hidden, kBlock, net.width, share.sw2.data()});
-    add_outer({a_grad, net.colours, u, work.planes[0], kGrids, share.sskip.data()});
+    add_outer({a_grad, net.colours, u, work.planes[0], net.active(), share.sskip.data()});
     add_rows(grads, net.width, share.sb1.data());
     add_rows(a_grad, net.colours, share.sb2.data());
   }
@@ -254,6 +116,54 @@ FIT_TARGET void convolve_row(const float* weights, const Rows& in, size_t count,
   }
 }
 
+// How errors of colour c count: the part of the mean squared error that a square is, and the
+// gradient by its root.
+struct Weighing {
+  double part;
+  float slope;
+  FIT_INLINE Weighing(const Work& work, int c) {
+    const double samples = static_cast<double>(work.plane_rows(c) * work.plane_columns(c));
+    part = work.net.half ? (c ? 1.0 : 6.0) / 8.0 / samples : 1.0 / (work.net.colours * samples);
+    slope = static_cast<float>(2 * work.objective.weight * part);
+  }
+};
+
+FIT_INLINE double sum_of_squares(const float* values, size_t count) {
+  V lanewise{};
+  for (size_t x = 0; x + W <= count; x += W) {
+    const V v = load(values + x);
+    lanewise = fma(v, v, lanewise);
+  }
+  float rest = 0;
+  for (size_t x = count / W * W; x < count; ++x) rest += values[x] * values[x];
+  return static_cast<double>(rest + total(lanewise));
+}
+
+// A row of x_hat becomes its gradient; returns its part of the mean squared error.
+FIT_INLINE double compare_row(const Work& work, int c, size_t r, float* row) {
+  const Weighing weighing(work, c);
+  const float* picture = work.frame.picture + work.plane_start(c) + r * work.width;
+  for (size_t x = 0; x < work.width; ++x) row[x] -= picture[x];
+  const double squares = sum_of_squares(row, work.width);
+  for (size_t x = 0; x < work.width; ++x) row[x] *= weighing.slope;
+  return weighing.part * squares;
+}
+
+// The same of two rows whose means of 2 x 2 pixels count; `below` is row r.
+FIT_INLINE double compare_means(const Work& work, int c, size_t r, float* above, float* below) {
+  const Weighing weighing(work, c);
+  const size_t columns = work.width / 2;
+  const float* picture = work.frame.picture + work.plane_start(c) + r / 2 * columns;
+  float squares = 0;
+  for (size_t x = 0; x < columns; ++x) {
+    float &a = above[2 * x], &b = above[2 * x + 1], &e = below[2 * x], &f = below[2 * x + 1];
+    const float error = 0.25f * ((a + e) + (b + f)) - picture[x];
+    squares += error * error;
+    a = b = e = f = 0.25f * weighing.slope * error;
+  }
+  return weighing.part * static_cast<double>(squares);
+}
+
 template <int C>
 FIT_TARGET void convolve_rows(Work& work, int thread, int layer) {
   Share& share = work.shares[static_cast<size_t>(thread)];
@@ -263,41 +173,31 @@ FIT_TARGET void convolve_rows(Work& work, int thread, int layer) {
   const float* weights = work.params + (layer == 1 ? work.at.k1 : work.at.k2);
   const float* bias = work.params + (layer == 1 ? work.at.c1 : work.at.c2);
   const float* in = layer == 1 ? work.a.data() : work.b.data();
-  const float scale = 2 * work.objective.weight / static_cast<float>(C * work.height * width);
-  const Range mine = range_of(work.height, thread, work.threads);
-  double squares = 0;
-  for (size_t r = mine.first; r < mine.last; ++r) {
+  // Threads get whole pairs of rows where pixels share a sample of a colour.
+  const size_t together = work.net.half ? 2 : 1;
+  const Range mine = range_of(work.height / together, thread, work.threads);
+  for (size_t r = mine.first * together; r < mine.last * together; ++r) {
     take_rows(work, in, r, rows);
     convolve_row<C>(weights, rows, width, out);
     for (int c = 0; c < C; ++c) {
       const float* sum = out + static_cast<size_t>(c) * rows.stride;
       const float* self = rows.row(c, 1) + 1;
       const size_t at = static_cast<size_t>(c) * work.plane + r * width;
+      float* to = (layer == 1 ? work.b.data() : work.x_grad.data()) + at;
       if (layer == 1) {
-        float* b = work.b.data() + at;
         for (size_t x = 0; x < width; ++x) {
           const float v = sum[x] + self[x] + bias[c];
-          b[x] = v > 0 ? v : 0;
+          to[x] = v > 0 ? v : 0;
         }
       } else {
-        const float* picture = work.picture + (static_cast<size_t>(c) * work.height + r) * width;
-        float* grad = work.x_grad.data() + at;
-        float row_squares = 0;
-        for (size_t x = 0; x < width; ++x) {
-          const float error = sum[x] + self[x] + bias[c] - picture[x];
-          grad[x] = scale * error;
-        }
-        V lanewise{};
-        for (size_t x = 0; x + W <= width; x += W) {
-          const V g = load(grad + x);
-          lanewise = fma(g, g, lanewise);
-        }
-        for (size_t x = width / W * W; x < width; ++x) row_squares += grad[x] * grad[x];
-        squares += static_cast<double>(row_squares + total(lanewise));
+        for (size_t x = 0; x < width; ++x) to[x] = sum[x] + self[x] + bias[c];
+        if (!work.net.half || c == 0)
+          share.squares += compare_row(work, c, r, to);
+        else if (r & 1)
+          share.squares += compare_means(work, c, r, to - width, to);
       }
     }
   }
-  if (scale > 0) share.squares += squares / (static_cast<double>(scale) * static_cast<double>(scale));
 }
 
 // The gradient of a convolution's weights, from one row.

@@ -25,14 +25,19 @@ void release_work(PyObject* capsule) {
 PyObject* fit_train_prepare(PyObject*, PyObject* args) {
   fit_train::Net net;
   Py_ssize_t height, width;
-  int threads;
-  if (!PyArg_ParseTuple(args, "iiiinni", &net.taps, &net.hidden, &net.width, &net.colours, &height,
-                        &width, &threads))
+  int threads, half;
+  if (!PyArg_ParseTuple(args, "iiiiiiipnni", &net.taps, &net.hidden, &net.width, &net.colours,
+                        &net.temporal, &net.extra, &net.first, &half, &height, &width, &threads))
     return nullptr;
+  net.half = half != 0;
   if (net.taps < 1 || net.taps > fit_train::kMaxTaps || net.hidden < 1 ||
       net.hidden > fit_train::kMaxHidden || net.width < 1 || net.width > fit_train::kMaxWidth ||
-      (net.colours != 1 && net.colours != 3))
+      (net.colours != 1 && net.colours != 3) ||
+      (net.temporal != 0 && net.temporal != fit_train::kTemporal) ||
+      (net.extra != 0 && net.extra != net.colours) || net.first < 0 ||
+      net.first >= fit_train::kGrids || (net.half && net.colours != 3))
     return failed("sizes of the networks are out of range");
+  if (net.half && (height % 2 || width % 2)) return failed("sizes are odd with half colours");
   if (height < 1 || width < 1 || height > (1 << 16) || width > (1 << 16) || threads < 1 ||
       threads > 64)
     return failed("sizes of the picture or threads are out of range");
@@ -50,17 +55,22 @@ PyObject* fit_train_prepare(PyObject*, PyObject* args) {
 PyObject* fit_train_step(PyObject*, PyObject* args) {
   PyObject* capsule;
   fit_train::Objective objective;
-  View picture, latents, params, latent_grads, param_grads;
+  View picture, prediction, reference, latents, params, latent_grads, param_grads;
   int isa;
-  if (!PyArg_ParseTuple(args, "O(fffff)y*y*y*w*w*i", &capsule, &objective.weight, &objective.b_min,
-                        &objective.step, &objective.rows, &objective.unit, &picture.view,
-                        &latents.view, &params.view, &latent_grads.view, &param_grads.view, &isa))
+  if (!PyArg_ParseTuple(args, "O(ffffff)(y*y*y*)y*y*w*w*i", &capsule, &objective.weight,
+                        &objective.b_min, &objective.step, &objective.rows, &objective.unit,
+                        &objective.prediction_unit, &picture.view, &prediction.view,
+                        &reference.view, &latents.view, &params.view, &latent_grads.view,
+                        &param_grads.view, &isa))
     return nullptr;
   auto* work = static_cast<fit_train::Work*>(PyCapsule_GetPointer(capsule, kWorkCapsule));
   if (!work) return nullptr;
   const fit_train::Net& net = fit_train::net_of(*work);
   const size_t n = fit_train::latent_count(*work), m = fit_train::offsets(net).count;
-  if (picture.count<float>() != fit_train::pixels(*work) * static_cast<size_t>(net.colours) ||
+  const bool referring = reference.size() != 0;
+  if (picture.count<float>() != fit_train::samples(*work) ||
+      prediction.count<int16_t>() != (net.extra ? fit_train::samples(*work) : 0) ||
+      (referring && (!net.temporal || reference.count<float>() != n)) ||
       latents.count<float>() != n || latent_grads.count<float>() != n ||
       params.count<float>() != m || param_grads.count<float>() != m)
     return failed("an array does not have the size that was prepared for");
@@ -68,8 +78,11 @@ PyObject* fit_train_step(PyObject*, PyObject* args) {
   bool ran = true;
   Py_BEGIN_ALLOW_THREADS
   try {
-    result = fit_train::step(*work, chosen(isa), objective, picture.as<float>(),
-                             latents.as<float>(), params.as<float>(), latent_grads.as<float>(),
+    const fit_train::Frame frame{picture.as<float>(),
+                                 net.extra ? prediction.as<int16_t>() : nullptr,
+                                 referring ? reference.as<float>() : nullptr};
+    result = fit_train::step(*work, chosen(isa), objective, frame, latents.as<float>(),
+                             params.as<float>(), latent_grads.as<float>(),
                              param_grads.as<float>());
   } catch (const std::bad_alloc&) {
     ran = false;
@@ -119,10 +132,11 @@ PyObject* fit_train_adam(PyObject*, PyObject* args) {
 
 PyMethodDef fit_train_methods[] = {
     {"fit_train_prepare", fit_train_prepare, METH_VARARGS,
-     "(taps, hidden, width, colours, picture's height, width, threads): memory for `step`."},
+     "(taps, hidden, width, colours, temporal, extra, first, half, picture's height, width, "
+     "threads): memory for `step`."},
     {"fit_train_step", fit_train_step, METH_VARARGS,
-     "(memory, (weight, b_min, step, rows, unit), picture, latents, params, latent_grads, "
-     "param_grads, isa): bits and mean squared error."},
+     "(memory, (weight, b_min, step, rows, unit, prediction_unit), (picture, prediction, "
+     "reference), latents, params, latent_grads, param_grads, isa): bits and mean squared error."},
     {"fit_train_soften", fit_train_soften, METH_VARARGS,
      "(latents, temperature, noise, seed, values, slope, isa)"},
     {"fit_train_adam", fit_train_adam, METH_VARARGS,

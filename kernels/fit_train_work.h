@@ -1,6 +1,7 @@
 // The memory of an iteration and the loops over it, one set for each instruction set.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 
@@ -26,8 +27,8 @@ struct Grid {
 // The parameters in the orders in which the matrix products read them.
 struct Panels {
   Floats w1, w2, out, back;  // context: [inputs][hidden], [hidden][hidden], [hidden + inputs][2],
-                             // [hidden + 2][inputs]
-  Floats sw1, sw2, sskip;    // synthesis: [grids][width], [width][colours], [grids][colours]
+                             // [hidden + 2][inputs with gradients]
+  Floats sw1, sw2, sskip;    // synthesis: [active][width], [width][colours], [active][colours]
   Floats sw1_back, sskip_back;  // [width][grids], [colours][grids]; these four include the unit
 };
 
@@ -73,15 +74,27 @@ struct Work {
   Grid grids[kGrids];
   size_t latents = 0, padded = 0;
   Floats values;                            // padded latents
-  Floats stacks[kGrids], stack_grads[kGrids];  // [kGrids - k][plane of the level]
+  Floats reference;                         // padded latents of another frame
+  // [channels of the level][plane of the level]; the prediction's planes are the last of level 0.
+  Floats stacks[kGrids], stack_grads[kGrids];
   size_t planes[kGrids];
   Floats a, b, x_grad, b_grad;              // [colours][plane]; a becomes its own gradient
   Panels panels;
   std::vector<Share> shares;
   // The arguments of this iteration.
   Objective objective;
-  const float* picture;
+  Frame frame;
   const float* params;
+
+  // Grids in the stack of a level.
+  size_t channels(int level) const { return static_cast<size_t>(kGrids - std::max(level, net.first)); }
+  // Where plane c of a picture begins, and its size.
+  size_t plane_rows(int c) const { return net.half && c ? height / 2 : height; }
+  size_t plane_columns(int c) const { return net.half && c ? width / 2 : width; }
+  size_t plane_start(int c) const {
+    if (!net.half) return static_cast<size_t>(c) * height * width;
+    return c ? height * width + static_cast<size_t>(c - 1) * (height / 2) * (width / 2) : 0;
+  }
 };
 
 // The range of `count` items that a thread does.

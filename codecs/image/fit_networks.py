@@ -241,8 +241,13 @@ def _up2(u: Tensor, kernel: Tensor, length: int) -> Tensor:
 
 def synthesise(p: dict[str, Tensor], u: Tensor) -> Tensor:
     """The stack u [GRIDS, H, W] -> x_hat [C, H, W], 0 is black and 1 white; not clamped."""
-    channels, height, width = u.shape
-    v = u.reshape(channels, -1) * LATENT_UNIT
+    return pixels_of(p, u * LATENT_UNIT)
+
+
+def pixels_of(p: dict[str, Tensor], planes: Tensor) -> Tensor:
+    """What the synthesis makes of planes [n, H, W], so many as its first layer takes."""
+    channels, height, width = planes.shape
+    v = planes.reshape(channels, -1)
     h = F.relu(p["synthesis.w1"] @ v + p["synthesis.b1"][:, None])
     a = p["synthesis.w2"] @ h + p["synthesis.b2"][:, None] + p["synthesis.skip"] @ v
     a = a.view(-1, height, width)
