@@ -16,10 +16,10 @@ from ..kernels import memory
 from ..kernels.errors import BitstreamError
 from .boxes import AFTER, ALIGNMENT, VERSION, Box, Source, checksum, get_box, padding, put_box
 from .codec import Bound, Buffer, Packet
-from .fields import Key, put_varint
+from .fields import Key, put_key, put_varint
 from .output import create
 
-__all__ = ["Reader", "Writer", "checksum", "create", "empty_size", "most_bytes"]
+__all__ = ["Reader", "Writer", "checksum", "create", "empty_size", "most_bytes", "packet_size"]
 
 SIGNATURE = b"\x89LPK\r\n\x1a\n"
 _TAIL = 15  # box E with an offset; 7 without
@@ -122,6 +122,13 @@ def empty_size(codec_id: int, params: dict[str, Any], metadata: dict[str, Any] |
     with Writer(file, codec_id, params, metadata) as writer:
         writer.write(Packet(None, b""))
     return file.tell()
+
+
+def packet_size(key: Key, body: int) -> int:
+    """Bytes that a packet without a bulk and its entry in the index take at most."""
+    name = len(put_key(key))
+    box = 1 + len(put_varint(name + body)) + 1 + name + body + 4
+    return box + name + len(put_varint(box))
 
 
 def _head_size(key: Key, body: int, bulk: int) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from ..codec import Rate
-from ..fields import put_key, put_varint
+from ..container import packet_size
 from .rvq_packets import Coder
 from .rvq_timing import Timing
 
@@ -67,13 +67,6 @@ class Budget:
         self._spent += cost(stages)
         self._last = stages
         return bodies[stages]
-
-
-def packet_size(number: int, body: int) -> int:
-    """Bytes that a packet and its entry in the index take at most."""
-    key = len(put_key(number))
-    box = 1 + len(put_varint(key + body)) + 1 + key + body + 4
-    return box + key + len(put_varint(box))
 
 
 def pace_of(rate: Rate, timing: Timing, samples: int | None, original: int, codec: str) -> float:
