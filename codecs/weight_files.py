@@ -1,7 +1,8 @@
 """Files of trained weights (.lpkw): the tensors of a codec in the container of this library.
 
 FORMAT.md, section 19. A weights file is named by its digest, which stands in every stream that was
-made with it. `read` takes the .safetensors files of earlier weights as well.
+made with it. Earlier weights were .safetensors files named by their bytes: `read` takes them as
+they are, and as `repack` keeps them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import cbor2
 import safetensors.torch
+import torch
 import xxhash
 from torch import Tensor
 
@@ -63,13 +65,35 @@ def write(
     """
     name = _digest(codec, config, tensors)
     about = {"codec": codec, "version": VERSION, "config": dict(config), "digest": name}
-    metadata = {"weights": about | {"training": dict(training or {})}}
+    _write(path, about | {"training": dict(training or {})}, tensors, force)
+    return name
+
+
+def repack(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write the weights of a .safetensors file as a .lpkw file, which keeps their digest.
+
+    Raises:
+        FileExistsError: something is at `target`.
+    """
+    data = Path(source).read_bytes()
+    weights = _read_safetensors(data)
+    head = data[: 8 + int.from_bytes(data[:8], "little")]
+    about = {"codec": weights.codec, "version": VERSION, "config": {}, "training": {}}
+    _write(target, about | {"digest": weights.digest, "safetensors": head}, weights.tensors, False)
+
+
+def _write(
+    path: str | os.PathLike[str],
+    about: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    force: bool,
+) -> None:
     number = registry.codec_id(_TENSORS)
     coder = registry.make(number, None, {"mode": "small"})
+    metadata = {"weights": about}
     with create(path, force) as file, Writer(file, number, coder.header(tensors), metadata) as out:
         for packet in coder.encode(tensors):
             out.write(packet)
-    return name
 
 
 def read(path: str | os.PathLike[str], codec: str) -> Weights:
@@ -110,7 +134,10 @@ def _read(data: bytes) -> Weights:
     tensors = coder.decode(reader.params, reader.packets())
     if not isinstance(tensors, dict):
         raise BitstreamError("the tensors have no names")
-    named = _digest(about["codec"], about["config"], tensors)
+    if "safetensors" in about:
+        named = _restored_digest(about["safetensors"], tensors)
+    else:
+        named = _digest(about["codec"], about["config"], tensors)
     if named != about["digest"]:
         raise BitstreamError(f"its digest is {named.hex()}, it says {about['digest'].hex()}")
     return Weights(about["codec"], tensors, about["config"], about["training"], named)
@@ -139,6 +166,16 @@ def _read_safetensors(data: bytes) -> Weights:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     codec = header.get("__metadata__", {}).get("latentpack", "an unknown codec")
     return Weights(codec, tensors, {}, {}, xxhash.xxh3_64_digest(data))
+
+
+def _restored_digest(head: bytes, tensors: Mapping[str, Tensor]) -> bytes:
+    """Digest of the safetensors file that begins with `head` and holds these tensors."""
+    entries = json.loads(head[8:])
+    names = sorted(tensors, key=lambda name: entries[name]["data_offsets"][0])
+    digest = xxhash.xxh3_64(head)
+    for name in names:
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _digest(codec: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:

@@ -70,6 +70,17 @@ def test_a_safetensors_file_is_named_by_its_bytes(tmp_path):
     assert weight_files.find(bytes(8), [path, lpkw]) is None
 
 
+def test_old_weights_keep_their_digest_when_packed_anew(tmp_path):
+    old, new = tmp_path / "w.safetensors", tmp_path / "w.lpkw"
+    old.write_bytes(safetensors.torch.save(TENSORS, {"latentpack": "image/light"}))
+    weight_files.repack(old, new)
+    weights = weight_files.read(new, "image/light")
+    assert weights.digest == xxhash.xxh3_64_digest(old.read_bytes())
+    assert weights.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(weights.tensors[name], TENSORS[name]) for name in TENSORS)
+    assert weight_files.find(weights.digest, [new]) == new
+
+
 def test_what_is_refused(tmp_path):
     path = tmp_path / "w.lpkw"
     write(path)

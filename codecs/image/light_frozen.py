@@ -28,7 +28,7 @@ _WEIGHTS = Path(__file__).parents[1] / "weights"
 SHIPPED = {  # by name, the default first; old ones stay, as streams need them
     "mse": _WEIGHTS / "image-light-s-2.lpkw",
     "ms-ssim": _WEIGHTS / "image-light-s-msssim.lpkw",
-    "mse-1": _WEIGHTS / "image-light-s.safetensors",
+    "mse-1": _WEIGHTS / "image-light-s.lpkw",
 }
 DEFAULT = SHIPPED["mse"]
 _OFFSET_UNIT = 16  # table rows are kept in sixteenths
