@@ -229,6 +229,33 @@ def sounds_decode(
     isa: int,
     /,
 ) -> None: ...
+def motion_warp(
+    first: ReadableBuffer,
+    second: ReadableBuffer,
+    vectors: ReadableBuffer,
+    modes: ReadableBuffer,
+    shape: tuple[int, int, int],
+    kind: int,
+    scale: int,
+    bits: int,
+    to: WriteableBuffer,
+    isa: int,
+    /,
+) -> None: ...
+def motion_search(
+    current: ReadableBuffer,
+    first: ReadableBuffer,
+    second: ReadableBuffer,
+    shape: tuple[int, int],
+    before: ReadableBuffer,
+    modes_before: ReadableBuffer,
+    lmbda: float,
+    effort: int,
+    vectors: WriteableBuffer,
+    modes: WriteableBuffer,
+    isa: int,
+    /,
+) -> None: ...
 def xxh3_64(data: ReadableBuffer, isa: int, /) -> int: ...
 def memory_prefer_large_pages(buffer: WriteableBuffer, /) -> None: ...
 def memory_join(parts: list[ReadableBuffer], /) -> bytes: ...

@@ -7,6 +7,7 @@ extern PyMethodDef delta_methods[];
 extern PyMethodDef fit_methods[];
 extern PyMethodDef fit_train_methods[];
 extern PyMethodDef memory_methods[];
+extern PyMethodDef motion_methods[];
 extern PyMethodDef pixels_methods[];
 extern PyMethodDef planes_methods[];
 extern PyMethodDef rans_methods[];
@@ -19,6 +20,7 @@ static PyMethodDef* const tables[] = {
     fit_methods,
     fit_train_methods,
     memory_methods,
+    motion_methods,
     pixels_methods,
     planes_methods,
     rans_methods,
