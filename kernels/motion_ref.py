@@ -19,7 +19,7 @@ Prediction of floats (binary32): the same with taps / 64, no rounding to integer
 are in the order of k and j; the mean is (p0 + p1) / 2. Cells of maps of an eighth of the size are
 weighted linearly between two neighbours in each direction, (32 - f) / 32 and f / 32.
 
-The taps are the least-squares approximation of a delay over frequencies up to 0.75 (luma) and 0.6
+The taps are the least-squares approximation of a delay over frequencies up to 0.7 (luma) and 0.3
 (chroma) of half the sampling rate, rounded together to 64ths.
 """
 
@@ -42,22 +42,22 @@ FIRST, SECOND, MEAN = 0, 1, 2  # modes
 LUMA_TAPS = np.array(
     [
         [0, 0, 0, 64, 0, 0, 0, 0],
-        [-1, 4, -10, 57, 19, -7, 3, -1],
-        [-2, 5, -11, 40, 40, -11, 5, -2],
-        [-1, 3, -7, 19, 57, -10, 4, -1],
+        [-1, 3, -9, 57, 18, -6, 2, 0],
+        [-1, 4, -11, 40, 40, -11, 4, -1],
+        [0, 2, -6, 18, 57, -9, 3, -1],
     ],
     np.int16,
 )
 CHROMA_TAPS = np.array(
     [
         [0, 64, 0, 0],
-        [-3, 60, 9, -2],
-        [-5, 54, 19, -4],
-        [-7, 48, 28, -5],
-        [-6, 38, 38, -6],
-        [-5, 28, 48, -7],
-        [-4, 19, 54, -5],
-        [-2, 9, 60, -3],
+        [-2, 59, 8, -1],
+        [-4, 53, 18, -3],
+        [-5, 46, 27, -4],
+        [-5, 37, 37, -5],
+        [-4, 27, 46, -5],
+        [-3, 18, 53, -4],
+        [-1, 8, 59, -2],
     ],
     np.int16,
 )
