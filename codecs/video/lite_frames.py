@@ -1,0 +1,194 @@
+"""Frames of `video/lite` to integers and back.
+
+`parse_*` is the portable half of decoding: a stream -> integers, through integers only; a whole
+group of pictures can be parsed before any picture is made. `show_*` turns integers into pictures
+and may float. `code_*` is the encoder's: it chooses integers, puts them into a stream, and shows
+what the decoder will show. Sides are multiples of 32 luma samples here, batches have one picture.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...entropy.coder import Decoder, Encoder
+from ...kernels.errors import BitstreamError
+from . import lite_inter
+from .lite_blocks import MAIN, MIDDLE, Z_LIMIT
+from .lite_frozen import FrozenInter, FrozenIntra, FrozenLite, RowTables
+from .lite_inter import Decoded, after_intra, field_integers
+from .lite_intra import anchor_mask
+
+
+class Integers(NamedTuple):
+    """What the stream says of a frame.
+
+    Attributes:
+        z: side information, int8 [1, channels, h/2, w/2].
+        q: residuals of the latents, int16 [1, LATENTS, h, w].
+    """
+
+    z: Tensor
+    q: Tensor
+
+
+def position_tensor(position: int) -> Tensor:
+    """A rate position in levels, as the networks take it."""
+    return torch.tensor([position / 64])
+
+
+def parse_intra(model: FrozenLite, decoder: Decoder, h: int, w: int, position: int) -> Integers:
+    """The integers of a frame that stands alone, with h x w blocks.
+
+    Raises:
+        BitstreamError: the bytes are not a stream of such integers.
+    """
+    h_s = model.intra.h_s
+    z = _get_z(h_s, decoder, h, w, position)
+    rows = h_s(z, position)
+    return Integers(z, decoder.get(rows.flatten()).view(rows.shape))
+
+
+def parse_inter(
+    model: FrozenLite, decoder: Decoder, last: Tensor, vectors: Tensor, position: int
+) -> Integers:
+    """The integers of a frame that follows another.
+
+    Args:
+        model: networks and tables.
+        decoder: of the stream.
+        last: q of the frame before; zeros behind a frame that stands alone.
+        vectors: int16 [1, 2 h, 2 w, 2], the field.
+        position: of the rate.
+
+    Raises:
+        BitstreamError: the bytes are not a stream of such integers.
+    """
+    rows, (h, w) = model.inter.rows, last.shape[2:]
+    z = _get_z(rows, decoder, h, w, position)
+    features = rows.features(z, last, field_integers(vectors).to(torch.int8))
+    anchors = anchor_mask(h, w).expand(last.shape)
+    q = torch.zeros(last.shape, dtype=torch.int16)
+    q[anchors] = decoder.get(rows.of_first(features, position)[anchors])
+    q[~anchors] = decoder.get(rows.of_second(features, q, position)[~anchors])
+    return Integers(z, q)
+
+
+def show_intra(model: FrozenLite, integers: Integers, position: int) -> Decoded:
+    """The picture of a frame that stands alone."""
+    net, t = model.intra, position_tensor(position)
+    means = _IntraMeans(net, integers.z, t)
+    anchors = anchor_mask(*integers.q.shape[2:])
+    mu = torch.where(anchors, means.of_anchors, means.of_rest(integers.q))
+    x_hat = net.g_s((integers.q + mu) * net.gains.down(t), t) + MIDDLE
+    return after_intra(x_hat.clamp(0, 1))
+
+
+def show_inter(
+    model: FrozenLite, before: Decoded, vectors: Tensor, integers: Integers, position: int
+) -> Decoded:
+    """The picture of a frame that follows another."""
+    view = _InterView(model.inter, before, vectors, position)
+    return view.show(integers, view.means(integers.z))
+
+
+def code_intra(model: FrozenLite, encoder: Encoder, x: Tensor, position: int) -> Integers:
+    """Choose the integers of a picture [1, 6, h, w] in [0, 1], and put them into a stream."""
+    net, t = model.intra, position_tensor(position)
+    y = net.g_a(x - MIDDLE, t) * net.gains.up(t)
+    squashed = torch.asinh(y)
+    side = net.h_a(torch.cat((squashed[:, :MAIN], squashed.abs()), 1))
+    z = _put_z(net.h_s, encoder, side, position)
+    means = _IntraMeans(net, z, t)
+    anchors = anchor_mask(y.shape[2], y.shape[3])
+    rows = net.h_s(z, position)
+    factor = model.dead_zone[rows.int()]
+    q = _residual(y - means.of_anchors, factor)
+    q = torch.where(anchors, q, _residual(y - means.of_rest(q), factor))
+    encoder.put(q.flatten(), rows.flatten())
+    return Integers(z, q)
+
+
+def code_inter(
+    model: FrozenLite, encoder: Encoder, x: Tensor, before: Decoded, vectors: Tensor, position: int
+) -> tuple[Integers, Decoded]:
+    """Choose the integers of a frame that follows another; returns them and what they show."""
+    net, t = model.inter, position_tensor(position)
+    view = _InterView(net, before, vectors, position)
+    x = x - MIDDLE
+    y = (net.transform(x) + net.g_a(x, view.p, view.c, t)) * view.up
+    squashed = torch.asinh(y - view.predicted).abs()
+    side = net.h_a(torch.cat((torch.asinh(view.predicted[:, :MAIN]), squashed), 1))
+    z = _put_z(net.rows, encoder, side, position)
+    mu = view.means(z)
+    last = before.q.to(torch.int16)
+    features = net.rows.features(z, last, field_integers(vectors).to(torch.int8))
+    anchors = anchor_mask(y.shape[2], y.shape[3]).expand(y.shape)
+    rows = net.rows.of_first(features, position)
+    q = _residual(y - mu, model.dead_zone[rows.int()]) * anchors
+    encoder.put(q[anchors], rows[anchors])
+    rows = net.rows.of_second(features, q, position)
+    q = torch.where(anchors, q, _residual(y - mu, model.dead_zone[rows.int()]))
+    encoder.put(q[~anchors], rows[~anchors])
+    integers = Integers(z, q)
+    return integers, view.show(integers, mu)
+
+
+class _InterView:
+    """What both sides make of the frame before and the field."""
+
+    def __init__(self, net: FrozenInter, before: Decoded, vectors: Tensor, position: int) -> None:
+        self._net, self._t = net, position_tensor(position)
+        self.p = lite_inter.predict(before, vectors) - MIDDLE
+        memory = lite_inter.warp_features(before.memory, vectors)
+        self.c = net.trunk(self.p, memory, self._t)
+        self.up = net.gains.up(self._t)
+        self.predicted = net.transform(self.p) * self.up
+
+    def means(self, z: Tensor) -> Tensor:
+        share, delta = self._net.means(self.c, z.float(), self._t)
+        return self.predicted * (1 - share) + delta
+
+    def show(self, integers: Integers, mu: Tensor) -> Decoded:
+        net = self._net
+        rough = net.transform.inverse((integers.q + mu) * net.gains.down(self._t))
+        x_hat, memory = net.filter(rough, self.p, self.c, self._t)
+        return Decoded((x_hat + MIDDLE).clamp(0, 1), memory, integers.q)
+
+
+class _IntraMeans:
+    """The two passes of the mean context."""
+
+    def __init__(self, net: FrozenIntra, z: Tensor, t: Tensor) -> None:
+        self._means = net.means
+        self._features = net.means.features(z.float(), t)
+        self.of_anchors = net.means.of_anchors(self._features)
+
+    def of_rest(self, q: Tensor) -> Tensor:
+        """Means of the second pass, given the residuals of the first."""
+        anchors = anchor_mask(q.shape[2], q.shape[3])
+        known = torch.where(anchors, q + self.of_anchors, 0.0)
+        return self._means.of_rest(self._features, known)
+
+
+def _residual(residual: Tensor, factor: Tensor) -> Tensor:
+    """Rounded with the dead zone of its row, int16; zero where the table says "not coded"."""
+    if not residual.isfinite().all():
+        raise ValueError("the latents hold NaN or infinity; the weights or the input are damaged")
+    return (residual * factor).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+
+
+def _put_z(tables: RowTables, encoder: Encoder, side: Tensor, position: int) -> Tensor:
+    z = side.round().clamp(-Z_LIMIT, Z_LIMIT).to(torch.int8)
+    rows = tables.z_rows(position)
+    z = z * (rows > 0)[:, None, None]  # what is not coded is zero
+    encoder.put(z.flatten().to(torch.int16), rows.repeat_interleave(z.shape[2] * z.shape[3]))
+    return z
+
+
+def _get_z(tables: RowTables, decoder: Decoder, h: int, w: int, position: int) -> Tensor:
+    rows = tables.z_rows(position)
+    z = decoder.get(rows.repeat_interleave(h // 2 * (w // 2)))
+    if z.numel() and z.abs().amax() > Z_LIMIT:
+        raise BitstreamError(f"side information exceeds {Z_LIMIT}; the stream is damaged")
+    return z.view(1, -1, h // 2, w // 2).to(torch.int8)

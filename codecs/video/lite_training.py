@@ -1,0 +1,151 @@
+"""Training of `video/lite`: R + lmbda * D over clips, at all rates in one model.
+
+R is in bits per luma sample, D = 255^2 times the weighted error of `lite_blocks.distortion`.
+Frames that stand alone start from the shipped weights of `image/light` (`lite_start.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...entropy.models.gaussian import MIN_SCALE, ROWS, STEP
+from ...kernels import motion
+from ..training import Figures, Recipe
+from ..weight_files import Weights
+from . import lite_blocks as blocks
+from .lite_blocks import LEVELS, lmbda_of
+from .lite_inter import after_intra, predict
+from .lite_model import TOP, LiteModel, level_of, luma
+from .lite_start import from_light
+
+_VALIDATED_LEVELS = (1.0, 3.0, 5.0)
+_GROUP = 32  # frames that a clip is taken from the middle of
+
+
+class LiteRecipe(Recipe):
+    """Recipe of `video/lite`.
+
+    Args:
+        intra: train the networks of frames that stand alone as well.
+        balance: a clip's loss is weighted by lmbda ** -balance.
+    """
+
+    name = "video/lite"
+    defaults: ClassVar[dict[str, Any]] = {"crop": 160, "batch": 4, "lr": 1e-3}
+    signal = "clip"
+    frames = 7
+    multiple = 32
+
+    def __init__(self, intra: bool = True, balance: float = 0.4) -> None:
+        """Keep the options."""
+        self.intra, self.balance = intra, balance
+
+    def model(self) -> LiteModel:
+        """See Recipe."""
+        model = LiteModel(from_light())
+        model.intra.requires_grad_(self.intra)
+        return model
+
+    def load(self, weights: Weights) -> LiteModel:
+        """See Recipe."""
+        from .lite_frozen import load_frozen, thaw
+
+        model = thaw(load_frozen(weights))
+        model.intra.requires_grad_(self.intra)
+        return model
+
+    def optimizers(self, model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+        """Muon for the convolutions' matrices, Adam for tables of rows, other tables, the rest."""
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        matrices = [n for n in named if n.endswith(".weight")]
+        rows = [n for n in named if n.endswith((".offset", "z_row")) and ".modulation" not in n]
+        tables = [n for n in named if named[n].shape[0] == LEVELS and n not in rows]
+        others = named.keys() - {*matrices, *rows, *tables}
+        groups = ((rows, 10 * lr), (tables, lr), (sorted(others), lr / 4))
+        return [
+            torch.optim.Muon(
+                [named[n] for n in matrices],
+                lr=lr,
+                weight_decay=0.01,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.Adam(
+                [{"params": [named[n] for n in names], "lr": rate} for names, rate in groups],
+                betas=(0.9, 0.99),
+            ),
+        ]
+
+    def start(self, model: nn.Module, batch: Tensor) -> None:
+        """Start each level's table rows at the scales that a batch really has."""
+        assert isinstance(model, LiteModel)
+        for level in range(LEVELS):
+            t = torch.full((len(batch),), float(level), device=batch.device)
+            x_hat = model.intra(batch[:, 0], t)[0].clamp(0, 1)
+            scales = []
+            for i in range(1, min(4, batch.shape[1])):
+                vectors = search(batch[:, i], x_hat, t)
+                p = predict(after_intra(x_hat), vectors)
+                error = model.inter.transform(batch[:, i] - p) * model.inter.gains.up(t)
+                scales.append(error.abs().mean((0, 2, 3)))
+            scale = torch.stack(scales).mean(0) * math.sqrt(math.pi / 2)
+            row = torch.log(scale.clamp_min(MIN_SCALE) / MIN_SCALE) / STEP
+            model.inter.rows.offset[level] = row.clamp(0, ROWS - 1)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Figures]:
+        """See Recipe; each clip has a rate position and a place in its group of its own."""
+        t = torch.rand(len(batch), device=batch.device) * TOP
+        return self._loss(model, batch, t, int(torch.randint(0, 4, ())))
+
+    def validate(self, model: nn.Module, batch: Tensor) -> Figures:
+        """See Recipe; at three positions, named by their levels, and the mean of their losses."""
+        found: Figures = {}
+        losses = []
+        for level in _VALIDATED_LEVELS:
+            t = torch.full((len(batch),), level, device=batch.device)
+            loss, figures = self._loss(model, batch, t, 0)
+            losses.append(loss)
+            found |= {f"{name}/{level:g}": value for name, value in figures.items()}
+        return {"loss": torch.stack(losses).mean(), **found}
+
+    def _loss(self, model: nn.Module, x: Tensor, t: Tensor, first: int) -> tuple[Tensor, Figures]:
+        x_hat, bits = model(x, t, search, first)
+        steps = [level_of(0), *(level_of(first + i) for i in range(1, x.shape[1]))]
+        t = (t[:, None] + torch.tensor(steps, device=t.device)).clamp(max=TOP)
+        lmbda = lmbda_of(t)
+        error = blocks.distortion(x.flatten(0, 1), x_hat.float().flatten(0, 1)).view(bits.shape)
+        bpp = bits / (4 * x.shape[3] * x.shape[4])
+        weight = (lmbda[:, -1:] / 0.01) ** -self.balance
+        losses = (bpp + lmbda * 255**2 * error) * weight
+        psnr = -10 * torch.log10(error.clamp_min(1e-10))
+        figures = {
+            "intra_bpp_est": bpp[:, 0].mean(),
+            "intra_psnr_db": psnr[:, 0].mean(),
+            "bpp_est": bpp[:, 1:].mean(),
+            "psnr_db": psnr[:, 1:].mean(),
+        }
+        return losses[:, 0 if self.intra else 1 :].mean(), figures
+
+    def freeze(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See Recipe."""
+        from .lite_frozen import frozen_state
+
+        assert isinstance(model, LiteModel)
+        return frozen_state(model), {}
+
+
+@torch.no_grad()
+def search(x: Tensor, before: Tensor, t: Tensor) -> Tensor:
+    """Fields of a batch [B, 6, h, w] at rate positions t [B]: int16 [B, h/4, w/4, 2]."""
+    lmbda = lmbda_of(t).tolist()
+    found = [
+        motion.search(now.numpy(), [last.numpy()], lmbda=one, effort=1).vectors
+        for now, last, one in zip(luma(x).cpu(), luma(before).cpu(), lmbda, strict=True)
+    ]
+    return torch.stack([torch.from_numpy(vectors) for vectors in found]).to(x.device)
+
+
+RECIPE = LiteRecipe
