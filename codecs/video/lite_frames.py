@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ...entropy.coder import Decoder, Encoder
 from ...kernels.errors import BitstreamError
-from . import lite_inter
 from .lite_blocks import MAIN, MIDDLE, Z_LIMIT
 from .lite_frozen import FrozenInter, FrozenIntra, FrozenLite, RowTables
-from .lite_inter import Decoded, after_intra, field_integers
+from .lite_inter import Decoded, after_intra, field_integers, predict
 from .lite_intra import anchor_mask
+from .lite_warp import warp_features
 
 
 class Integers(NamedTuple):
@@ -139,15 +139,16 @@ class _InterView:
 
     def __init__(self, net: FrozenInter, before: Decoded, vectors: Tensor, position: int) -> None:
         self._net, self._t = net, position_tensor(position)
-        self.p = lite_inter.predict(before, vectors) - MIDDLE
-        memory = lite_inter.warp_features(before.memory, vectors)
+        self.p = predict(before, vectors) - MIDDLE
+        memory = warp_features(before.memory, vectors)
         self.c = net.trunk(self.p, memory, self._t)
         self.up = net.gains.up(self._t)
         self.predicted = net.transform(self.p) * self.up
 
     def means(self, z: Tensor) -> Tensor:
         share, delta = self._net.means(self.c, z.float(), self._t)
-        return self.predicted * (1 - share) + delta
+        mu: Tensor = self.predicted * (1 - share) + delta
+        return mu
 
     def show(self, integers: Integers, mu: Tensor) -> Decoded:
         net = self._net

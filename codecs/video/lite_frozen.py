@@ -21,8 +21,8 @@ from .. import weight_files
 from ..transforms.integer import ACTIVATION_STEP, IntegerConv2d, QuantConv2d
 from ..weight_files import Weights
 from . import lite_inter, lite_intra
-from .lite_blocks import DEAD_ZONE, LATENTS, LEVELS
-from .lite_inter import FIELD_CHANNELS, MAIN, SIDE, InterModel
+from .lite_blocks import DEAD_ZONE, LATENTS, LEVELS, MAIN
+from .lite_inter import FIELD_CHANNELS, SIDE, InterModel
 from .lite_intra import IntraModel
 from .lite_model import LiteModel
 

@@ -170,17 +170,20 @@ class Rows(nn.Module):
         """
         side = F.pixel_shuffle(self.up(self.of_z(z_hat)), 2)
         last = self.of_last(magnitudes(last))
-        return self.hidden(torch.cat((side, last, field * ACTIVATION_STEP), 1))
+        x: Tensor = self.hidden(torch.cat((side, last, field * ACTIVATION_STEP), 1))
+        return x
 
     def of_first(self, features: Tensor, t: Tensor) -> Tensor:
         """Rows of the anchors."""
-        return self.first(features) * ROWS_PER_UNIT + interpolate(self.offset, t)
+        rows: Tensor = self.first(features) * ROWS_PER_UNIT + interpolate(self.offset, t)
+        return rows
 
     def of_second(self, features: Tensor, anchors: Tensor, t: Tensor) -> Tensor:
         """Rows of the others; `anchors` is q, zero except at the anchors."""
         near = self.of_anchors(magnitudes(anchors))
         x = self.mix(torch.cat((features, near), 1))
-        return self.second(x) * ROWS_PER_UNIT + interpolate(self.offset, t)
+        rows: Tensor = self.second(x) * ROWS_PER_UNIT + interpolate(self.offset, t)
+        return rows
 
 
 def magnitudes(q: Tensor) -> Tensor:

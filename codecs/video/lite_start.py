@@ -50,9 +50,10 @@ def from_light() -> IntraModel:
         _copy(model.h_a[2], light.h_a.layers[2])
         _copy(model.h_a[4], light.h_a.layers[4])
         kept = torch.cat((torch.arange(256), 256 + latents))
-        first = light.h_a.layers[0]
-        model.h_a[0].weight.copy_(first.weight.view(first.shape)[:, kept].flatten(1))
-        model.h_a[0].bias.copy_(first.bias)
+        first, ours = light.h_a.layers[0], model.h_a[0]
+        assert isinstance(first, Conv2d) and isinstance(ours, Conv2d)
+        ours.weight.copy_(first.weight.view(first.shape)[:, kept].flatten(1))
+        ours.bias.copy_(first.bias)
         step = torch.ones(LATENTS)
         step[192:256] = step[320:] = _STEP_OF_CHROMA
         model.gains.log_up.copy_(light.log_gain[:, latents] + (step * before).log())
