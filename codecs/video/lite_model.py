@@ -1,8 +1,7 @@
 """The networks of `video/lite` over a clip: one frame that stands alone, then those that follow.
 
 A frame that stands alone is coded as `lite_intra.py` says, one that follows as `lite_inter.py`
-says, from the last decoded frame moved by a field of block vectors. Rates within a group of
-pictures: frames that many others are made from are coded better.
+says, from the last decoded frame moved by a field of block vectors.
 """
 
 from __future__ import annotations
@@ -19,15 +18,7 @@ from .lite_intra import IntraModel
 
 Search = Callable[[Tensor, Tensor, Tensor], Tensor]
 TOP = float(LEVELS - 1)
-_INTRA_STEP = 1.2  # levels that the first frame lies above the others
-_CYCLE, _CYCLE_STEP = 4, 0.5  # every fourth frame is coded better, by so many levels
-
-
-def level_of(frame: int) -> float:
-    """How much better a frame of a group is coded than the rate position says, in levels."""
-    if frame == 0:
-        return _INTRA_STEP
-    return _CYCLE_STEP if frame % _CYCLE == 0 else 0.0
+INTRA_STEP = 1.8  # levels that the first frame lies above the others, which are made from it
 
 
 class LiteModel(nn.Module):
@@ -40,30 +31,28 @@ class LiteModel(nn.Module):
         self.inter = InterModel()
 
     def forward(
-        self, clip: Tensor, t: Tensor, search: Search, first: int = 0, reach: int = 4
+        self, clip: Tensor, t: Tensor, search: Search, reach: int = 4
     ) -> tuple[Tensor, Tensor]:
         """One training pass over a clip.
 
         Args:
             clip: [B, T, 6, h, w] in [0, 1], h and w multiples of 16.
-            t: rate positions [B] in [0, LEVELS - 1], to which `level_of` is added.
+            t: rate positions [B] in [0, LEVELS - 1]; the first frame's lies INTRA_STEP above.
             search: finds the field [B, h/4, w/4, 2] of a frame from the one decoded before.
-            first: what the number of the clip's second frame in its group is, less one.
             reach: gradients pass through so many frames.
 
         Returns:
             Decoded frames [B, T, 6, h, w] and estimated bits [B, T] without those of fields.
         """
         with torch.set_grad_enabled(self.training and self.trains_intra):
-            x_hat, bits, _ = self.intra(clip[:, 0], (t + level_of(0)).clamp(max=TOP))
+            x_hat, bits, _ = self.intra(clip[:, 0], (t + INTRA_STEP).clamp(max=TOP))
         state = after_intra(x_hat.detach().float().clamp(0, 1))
         decoded, spent = [x_hat], [bits]
         for i in range(1, clip.shape[1]):
             if i % reach == 1:
                 state = Decoded(*(part.detach() for part in state))
-            position = (t + level_of(first + i)).clamp(max=TOP)
-            vectors = search(clip[:, i], state.x_hat.detach(), position)
-            state, bits = self.inter(clip[:, i], state, vectors, position)
+            vectors = search(clip[:, i], state.x_hat.detach(), t)
+            state, bits = self.inter(clip[:, i], state, vectors, t)
             state = state._replace(x_hat=state.x_hat.clamp(0, 1))
             decoded.append(state.x_hat)
             spent.append(bits)

@@ -19,11 +19,11 @@ from ..weight_files import Weights
 from . import lite_blocks as blocks
 from .lite_blocks import LEVELS, lmbda_of
 from .lite_inter import after_intra, predict
-from .lite_model import TOP, LiteModel, level_of, luma
+from .lite_model import INTRA_STEP, TOP, LiteModel, luma
 from .lite_start import from_light
 
 _VALIDATED_LEVELS = (1.0, 3.0, 5.0)
-_GROUP = 32  # frames that a clip is taken from the middle of
+_FIELD_SHARE = 0.25  # of lmbda: cheaper fields than the error of the prediction asks for
 
 
 class LiteRecipe(Recipe):
@@ -82,6 +82,7 @@ class LiteRecipe(Recipe):
     def start(self, model: nn.Module, batch: Tensor) -> None:
         """Start each level's table rows at the scales that a batch really has."""
         assert isinstance(model, LiteModel)
+        batch = batch.float() / 255
         for level in range(LEVELS):
             t = torch.full((len(batch),), float(level), device=batch.device)
             x_hat = model.intra(batch[:, 0], t)[0].clamp(0, 1)
@@ -96,9 +97,8 @@ class LiteRecipe(Recipe):
             model.inter.rows.offset[level] = row.clamp(0, ROWS - 1)
 
     def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Figures]:
-        """See Recipe; each clip has a rate position and a place in its group of its own."""
-        t = torch.rand(len(batch), device=batch.device) * TOP
-        return self._loss(model, batch, t, int(torch.randint(0, 4, ())))
+        """See Recipe; each clip has a rate position of its own."""
+        return self._loss(model, batch, torch.rand(len(batch), device=batch.device) * TOP)
 
     def validate(self, model: nn.Module, batch: Tensor) -> Figures:
         """See Recipe; at three positions, named by their levels, and the mean of their losses."""
@@ -106,16 +106,16 @@ class LiteRecipe(Recipe):
         losses = []
         for level in _VALIDATED_LEVELS:
             t = torch.full((len(batch),), level, device=batch.device)
-            loss, figures = self._loss(model, batch, t, 0)
+            loss, figures = self._loss(model, batch, t)
             losses.append(loss)
             found |= {f"{name}/{level:g}": value for name, value in figures.items()}
         return {"loss": torch.stack(losses).mean(), **found}
 
-    def _loss(self, model: nn.Module, x: Tensor, t: Tensor, first: int) -> tuple[Tensor, Figures]:
-        x_hat, bits = model(x, t, search, first)
-        steps = [level_of(0), *(level_of(first + i) for i in range(1, x.shape[1]))]
-        t = (t[:, None] + torch.tensor(steps, device=t.device)).clamp(max=TOP)
-        lmbda = lmbda_of(t)
+    def _loss(self, model: nn.Module, batch: Tensor, t: Tensor) -> tuple[Tensor, Figures]:
+        x = batch.float() / 255
+        x_hat, bits = model(x, t, search)
+        first = (t + INTRA_STEP).clamp(max=TOP)
+        lmbda = lmbda_of(torch.stack([first, *[t] * (x.shape[1] - 1)], 1))
         error = blocks.distortion(x.flatten(0, 1), x_hat.float().flatten(0, 1)).view(bits.shape)
         bpp = bits / (4 * x.shape[3] * x.shape[4])
         weight = (lmbda[:, -1:] / 0.01) ** -self.balance
@@ -142,7 +142,7 @@ def search(x: Tensor, before: Tensor, t: Tensor) -> Tensor:
     """Fields of a batch [B, 6, h, w] at rate positions t [B]: int16 [B, h/4, w/4, 2]."""
     lmbda = lmbda_of(t).tolist()
     found = [
-        motion.search(now.numpy(), [last.numpy()], lmbda=one, effort=1).vectors
+        motion.search(now.numpy(), [last.numpy()], lmbda=_FIELD_SHARE * one, effort=1).vectors
         for now, last, one in zip(luma(x).cpu(), luma(before).cpu(), lmbda, strict=True)
     ]
     return torch.stack([torch.from_numpy(vectors) for vectors in found]).to(x.device)
