@@ -208,7 +208,8 @@ def page(pictures: list[Picture], rate: Rate) -> bytes:
         "kind": rate.name,
         "pictures": [asdict(picture) for picture in pictures],
     }
-    return fill("comparison", ["comparison"], [picture.name for picture in pictures], data)
+    names = [picture.name for picture in pictures]
+    return fill("comparison", ["stage", "comparison"], names, data, ["stage"])
 
 
 def _asked(rate: Rate) -> str:

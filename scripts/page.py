@@ -39,7 +39,13 @@ class Kind:
     asked: str = ""
 
 
-def fill(name: str, scripts: Sequence[str], subjects: Sequence[str], data: dict[str, Any]) -> bytes:
+def fill(
+    name: str,
+    scripts: Sequence[str],
+    subjects: Sequence[str],
+    data: dict[str, Any],
+    styles: Sequence[str] = (),
+) -> bytes:
     """Make the page.
 
     Args:
@@ -47,12 +53,13 @@ def fill(name: str, scripts: Sequence[str], subjects: Sequence[str], data: dict[
         scripts: names of its .js files, in order.
         subjects: what the page shows, for its title.
         data: what its scripts read.
+        styles: names of .css files that it shares with other pages.
     """
     title = "latentpack: " + ", ".join(subjects[:3]) + (" ..." if subjects[3:] else "")
     parts = {
         "BODY": _read(f"{name}.html"),
         "TITLE": html.escape(title),
-        "STYLE": _read("page.css") + _read(f"{name}.css"),
+        "STYLE": "".join(_read(f"{style}.css") for style in ("page", *styles, name)),
         "SCRIPT": "".join(_read(f"{script}.js") for script in ("page", *scripts)),
         # A name could hold "</script>".
         "DATA": json.dumps(data).replace("<", "\\u003c"),
