@@ -1,4 +1,4 @@
-"""Command line: latentpack evaluate image --data photos/, evaluate audio --data sounds/."""
+"""Command line: latentpack evaluate image --data photos/, evaluate audio --data sounds/ ..."""
 
 import json
 from collections.abc import Iterable
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from latentpack.scripts.sound_curves import Row as SoundRow
 
 _QUICK_FILES, _QUICK_EVERY = 4, 2
+_ONLY_OF = {
+    "audio": ("content", "seconds"),
+    "video": ("anchor", "frames", "resize", "gop"),
+}
 _PICTURE_CODECS = "image/light,jpeg,webp,jpeg2000,avif,hevc"
 _SOUND_COLUMNS = (  # head, field, format
     ("kbps payload", "kbps_payload", ".2f"),
@@ -36,7 +40,7 @@ _SOUND_COLUMNS = (  # head, field, format
 
 @dataclass(frozen=True)
 class _Asked:
-    """The options that both kinds have."""
+    """The options that all kinds have."""
 
     data: Path
     codecs: str | None
@@ -61,13 +65,14 @@ class _Asked:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["image", "audio"]))
+@click.argument("kind", type=click.Choice(["image", "audio", "video"]))
 @click.option("--data", required=True, type=click.Path(path_type=Path),
               help="Folder of files, or a pattern in quotes.")  # fmt: skip
 @click.option("--codecs", help="Which, separated by commas; options of a codec follow an @.  "
               "[default: ours and the usual peers]")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Take the first N files only.")
-@click.option("--quick", is_flag=True, help="Four files, every second point, and no ViSQOL.")
+@click.option("--quick", is_flag=True, help="Four files, every second point, and no ViSQOL "
+              "or MS-SSIM of videos.")  # fmt: skip
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1),
               help="Files coded at the same time, with one thread each.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), metavar="FILE",
@@ -78,11 +83,14 @@ class _Asked:
               "chooses the peers and ViSQOL's mode.  [default: speech]")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True),
               help="The most of a sound.  [default: 30]")  # fmt: skip
+@click.option("--anchor", help="Of videos: the codec that BD-rates are against.  [default: x265]")
+@click.option("--frames", type=click.IntRange(min=1), help="The most of a video.  [default: all]")
+@click.option("--resize", metavar="WxH", help="Scale videos to this size first.")
+@click.option("--gop", type=click.IntRange(min=1), help="Frames from one key frame of a video to "
+              "the next, of all codecs.  [default: 32]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The last line is the result as JSON.")
-def evaluate(
-    kind: str, content: str | None, seconds: float | None, as_json: bool, **given: Any
-) -> None:
-    """Measure codecs on a folder of pictures or sounds, side by side in one run.
+def evaluate(kind: str, as_json: bool, **given: Any) -> None:
+    """Measure codecs on a folder of pictures, sounds or videos, side by side in one run.
 
     Pictures: rates are whole files. PSNR is over RGB samples and, like MS-SSIM, the mean of the
     pictures' values. BD-rate is the size against JPEG at equal quality: -30 % is a third smaller.
@@ -94,6 +102,11 @@ def evaluate(
     times real time of one thread. Peers: opus, opus-voip, mp3, aac, amrnb, vorbis as PyAV has them,
     encodec and dac where transformers has their weights here; opus@12 is one point, opus a curve.
 
+    Videos: rates are whole files with their container, without sound. PSNR of YUV is (6 Y + U + V)
+    / 8 and, like PSNR of RGB and MS-SSIM of luma, the mean of the frames' values. BD-rates are
+    against --anchor, clip by clip. Peers: x264, x265, svt-av1, each also as x264-ld ... in low
+    delay, and vp9, as PyAV has them, with preset= and tune= after an @; one key frame to a group.
+
     \b
     latentpack evaluate image --data kodak/ --plot rd.png
     latentpack evaluate image --data photos/ --codecs image/light,image/light@weights=mine.lpkw
@@ -102,18 +115,56 @@ def evaluate(
     latentpack evaluate audio --data "sounds/speech_*" --plot speech.png
     latentpack evaluate audio --data sounds/ --codecs audio/rvq,audio/rvq@weights=mine.lpkw,opus
     latentpack evaluate audio --data songs/ --content music --json | tail -n 1 > result.json
+    latentpack evaluate video --data clips/ --codecs video/lite,x264-ld --anchor x264-ld
+    latentpack evaluate video --data clips/ --codecs video/fit@preset=fast,x265,svt-av1@preset=4 \\
+        --frames 96 --results fit.jsonl --plot rd.png
     """
+    of_kind = {name: given.pop(name) for names in _ONLY_OF.values() for name in names}
     asked = _Asked(**given)
+    for owner, names in _ONLY_OF.items():
+        if owner != kind and (wrong := [name for name in names if of_kind[name] is not None]):
+            raise click.UsageError(f"--{wrong[0]} is for {owner}")
     if asked.plot:
         import matplotlib  # noqa: F401  (missing: better told now than after the measurement)
-    if kind == "audio":
-        found = _sounds(asked, content or "speech", seconds or 30.0)
-    elif content or seconds:
-        raise click.UsageError(f"{'--content' if content else '--seconds'} is for audio")
-    else:
-        found = _pictures(asked)
+    options = {name: of_kind[name] for name in _ONLY_OF.get(kind, ())}
+    found = {"image": _pictures, "audio": _sounds, "video": _videos}[kind](asked, **options)
     if as_json:
         click.echo(json.dumps(found))
+
+
+def _videos(
+    asked: _Asked, anchor: str | None, frames: int | None, resize: str | None, gop: int | None
+) -> dict[str, Any]:
+    from latentpack.scripts import video_curves, video_tables
+    from latentpack.scripts.measuring import Results, plan
+    from latentpack.scripts.video_clips import suffixes
+    from latentpack.scripts.video_codecs import GOP, open_codecs
+
+    files = asked.files(suffixes)
+    anchor = anchor or video_curves.ANCHOR
+    measures = video_curves.Measures(frames, _size(resize), gop or GOP, not asked.quick)
+    opened = open_codecs(f"{asked.codecs or video_curves.CODECS},{anchor}", measures.gop)
+    curves = video_curves.curves(opened, measures)
+    tasks = plan(curves, files, asked.every)
+    results = Results(asked.results, video_curves.Result)
+    _follow(video_curves.measure(tasks, results, measures, asked.jobs), len(tasks))
+    rows = video_curves.compare(curves, tasks, results, asked.data.name, anchor)
+    video_tables.show(rows)
+    if asked.plot:
+        from latentpack.scripts.video_curves_plot import plot
+
+        plot(rows, asked.plot, asked.log_rate)
+        click.echo(f"curves drawn to {asked.plot}")
+    return video_curves.as_json(rows)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise click.UsageError(f"--resize must be WIDTHxHEIGHT, e.g. 640x360, got {text}")
+    return int(width), int(height)
 
 
 def _follow(done: "Iterable[Task]", count: int) -> None:
@@ -150,15 +201,16 @@ def _pictures(asked: _Asked) -> dict[str, Any]:
     return rate_distortion.as_json(rows)
 
 
-def _sounds(asked: _Asked, content: str, seconds: float) -> dict[str, Any]:
+def _sounds(asked: _Asked, content: str | None, seconds: float | None) -> dict[str, Any]:
     from latentpack.datasets.audio_kinds import suffixes
     from latentpack.datasets.audio_metrics import missing_packages
     from latentpack.scripts import sound_curves
     from latentpack.scripts.main import note
     from latentpack.scripts.measuring import Results, plan
 
+    content = content or "speech"
     files = asked.files(suffixes)
-    measures = sound_curves.Measures(content, seconds, visqol=not asked.quick)
+    measures = sound_curves.Measures(content, seconds or 30.0, visqol=not asked.quick)
     opened = sound_curves.open_curves(asked.codecs or sound_curves.CONTENTS[content][1], measures)
     if missing := missing_packages():
         note(f"not measured, install latentpack[bench]: {', '.join(missing)}")
