@@ -22,6 +22,7 @@ containers, are left out.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -163,6 +164,7 @@ class VideoCoder:
         return Coded(files[smallest], smallest, bare_bytes(files[smallest]))
 
     def _encode(self, frames: Iterable[Any], shape: Shape, step: float) -> bytes:
+        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its errors only
         file = io.BytesIO()
         with av.open(file, "w", format="mp4") as container:
             given = self.options(self.settings, step, shape.gop, self.low_delay)

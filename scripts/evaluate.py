@@ -144,6 +144,8 @@ def _videos(
     anchor = anchor or video_curves.ANCHOR
     measures = video_curves.Measures(frames, _size(resize), gop or GOP, not asked.quick)
     opened = open_codecs(f"{asked.codecs or video_curves.CODECS},{anchor}", measures.gop)
+    if anchor not in {codec.name for codec in opened}:
+        raise ValueError(f"{anchor} can't run here; name another --anchor")
     curves = video_curves.curves(opened, measures)
     tasks = plan(curves, files, asked.every)
     results = Results(asked.results, video_curves.Result)

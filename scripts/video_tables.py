@@ -6,7 +6,7 @@ from rich.table import Table
 
 from latentpack.scripts.video_curves import Row
 
-_LEAST_WIDTH = 130  # where there is no terminal: a folded table can't be read
+_LEAST_WIDTH = 150  # where there is no terminal: a folded table can't be read
 
 
 def show(rows: list[Row]) -> None:
