@@ -181,7 +181,7 @@ class VideoCoder:
 
     def decode(self, data: bytes, shape: Shape) -> Iterator[tuple[Tensor, ...]]:
         """The frames of a whole file, as Y, U and V of the shape's size, in order."""
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             container.streams.video[0].thread_count = 1
             for frame in container.decode(video=0):
                 yield _from_av(frame, shape)
@@ -189,7 +189,7 @@ class VideoCoder:
 
 def bare_bytes(data: bytes) -> int:
     """What the packets of a file and its parameter sets take."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         return len(stream.codec_context.extradata or b"") + sum(
             packet.size for packet in container.demux(stream)
@@ -200,7 +200,7 @@ def _put_into(format: str, data: bytes, text: str | None) -> bytes:
     """The coded frames of a file in another container, through a filter if there is one."""
     file = io.BytesIO()
     plain = {"fflags": "bitexact"}  # without the program's name and version
-    with av.open(io.BytesIO(data)) as source, av.open(
+    with av.open(io.BytesIO(data), "r") as source, av.open(
         file, "w", format=format, options=plain
     ) as target:  # fmt: skip
         stream = source.streams.video[0]
@@ -233,7 +233,7 @@ def _to_av(frame: Any, shape: Shape) -> av.VideoFrame:
     return made
 
 
-def _from_av(frame: av.VideoFrame, shape: Shape) -> tuple[Tensor, ...]:
+def _from_av(frame: Any, shape: Shape) -> tuple[Tensor, ...]:
     planes = []
     for number, plane in enumerate(frame.planes):
         half = 2 if number else 1

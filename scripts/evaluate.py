@@ -127,7 +127,8 @@ def evaluate(kind: str, as_json: bool, **given: Any) -> None:
     if asked.plot:
         import matplotlib  # noqa: F401  (missing: better told now than after the measurement)
     options = {name: of_kind[name] for name in _ONLY_OF.get(kind, ())}
-    found = {"image": _pictures, "audio": _sounds, "video": _videos}[kind](asked, **options)
+    run: Any = {"image": _pictures, "audio": _sounds, "video": _videos}[kind]
+    found = run(asked, **options)
     if as_json:
         click.echo(json.dumps(found))
 

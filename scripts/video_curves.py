@@ -276,15 +276,15 @@ def _bd_rates(
     """BD-rate of each clip, None where it can't be said."""
     found = {}
     for clip in dict.fromkeys(result.clip for result in results):
-        pair = [
+        anchor, tested = (
             [
-                (result.bare_bytes if bare else result.bytes, value)
+                (float(result.bare_bytes if bare else result.bytes), value)
                 for result in side
                 if result.clip == clip and (value := _scaled(result, quality)) is not None
             ]
             for side in (anchors, results)
-        ]
-        found[clip] = _bd_rate(*pair)
+        )
+        found[clip] = _bd_rate(anchor, tested)
     return found
 
 
