@@ -121,18 +121,23 @@ class BlockTransform(nn.Module):
         super().__init__()
         matrix = block_transform()
         inverse = (matrix / units()[:, None].square()).t().contiguous()
-        self.register_buffer("forward_matrix", matrix[:, :, None, None], persistent=False)
-        self.register_buffer("inverse_matrix", inverse[:, :, None, None], persistent=False)
+        self.register_buffer("forward_matrix", matrix, persistent=False)
+        self.register_buffer("inverse_matrix", inverse, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Samples minus MIDDLE [B, 6, h, w], multiples of 8 -> latents [B, LATENTS, h/8, w/8]."""
         with torch.autocast(x.device.type, enabled=False):
-            return F.conv2d(F.pixel_unshuffle(x.float(), 8), self.forward_matrix)
+            return _product(self.forward_matrix, F.pixel_unshuffle(x.float(), 8))
 
     def inverse(self, latents: Tensor) -> Tensor:
         """The mirror of `forward`."""
         with torch.autocast(latents.device.type, enabled=False):
-            return F.pixel_shuffle(F.conv2d(latents.float(), self.inverse_matrix), 8)
+            return F.pixel_shuffle(_product(self.inverse_matrix, latents.float()), 8)
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    """A matrix [M, N] with the vectors of [B, N, h, w]."""
+    return (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 class Modulation(nn.Module):

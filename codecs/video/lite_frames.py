@@ -9,15 +9,16 @@ what the decoder will show. Sides are multiples of 32 luma samples here, batches
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...entropy.coder import Decoder, Encoder
+from ...kernels import motion
 from ...kernels.errors import BitstreamError
 from .lite_blocks import MAIN, MIDDLE, Z_LIMIT
 from .lite_frozen import FrozenInter, FrozenIntra, FrozenLite, RowTables
-from .lite_inter import Decoded, after_intra, field_integers, predict
+from .lite_inter import Decoded, after_intra, field_integers
 from .lite_intra import anchor_mask
-from .lite_warp import warp_features
 
 
 class Integers(NamedTuple):
@@ -67,10 +68,9 @@ def parse_inter(
     rows, (h, w) = model.inter.rows, last.shape[2:]
     z = _get_z(rows, decoder, h, w, position)
     features = rows.features(z, last, field_integers(vectors).to(torch.int8))
-    anchors = anchor_mask(h, w).expand(last.shape)
     q = torch.zeros(last.shape, dtype=torch.int16)
-    q[anchors] = decoder.get(rows.of_first(features, position)[anchors])
-    q[~anchors] = decoder.get(rows.of_second(features, q, position)[~anchors])
+    _fill(q, _FIRST, decoder.get(_taken(rows.of_first(features, position), _FIRST)))
+    _fill(q, _SECOND, decoder.get(_taken(rows.of_second(features, q, position), _SECOND)))
     return Integers(z, q)
 
 
@@ -126,12 +126,33 @@ def code_inter(
     anchors = anchor_mask(y.shape[2], y.shape[3]).expand(y.shape)
     rows = net.rows.of_first(features, position)
     q = _residual(y - mu, model.dead_zone[rows.int()]) * anchors
-    encoder.put(q[anchors], rows[anchors])
+    encoder.put(_taken(q, _FIRST), _taken(rows, _FIRST))
     rows = net.rows.of_second(features, q, position)
     q = torch.where(anchors, q, _residual(y - mu, model.dead_zone[rows.int()]))
-    encoder.put(q[~anchors], rows[~anchors])
+    encoder.put(_taken(q, _SECOND), _taken(rows, _SECOND))
     integers = Integers(z, q)
     return integers, view.show(integers, mu)
+
+
+# The halves of the checkerboard, each as two grids of positions: row and column of the first.
+_FIRST, _SECOND = ((0, 0), (1, 1)), ((0, 1), (1, 0))
+
+
+def _taken(x: Tensor, half: tuple[tuple[int, int], ...]) -> Tensor:
+    """What lies on a half of the checkerboard of [1, LATENTS, h, w], in the order of the stream."""
+    return torch.stack([x[..., row::2, column::2] for row, column in half]).flatten()
+
+
+def _fill(x: Tensor, half: tuple[tuple[int, int], ...], values: Tensor) -> None:
+    """The mirror of `_taken`."""
+    for (row, column), part in zip(half, values.chunk(2), strict=True):
+        grid = x[..., row::2, column::2]
+        grid.copy_(part.view(grid.shape))
+
+
+def _moved(x: Tensor, field: motion.Field, scale: int) -> Tensor:
+    """Planes [1, C, h, w] moved by a field, as `lite_warp` does for training."""
+    return torch.from_numpy(motion.warp_float([x[0].contiguous().numpy()], field, scale))[None]
 
 
 class _InterView:
@@ -139,8 +160,12 @@ class _InterView:
 
     def __init__(self, net: FrozenInter, before: Decoded, vectors: Tensor, position: int) -> None:
         self._net, self._t = net, position_tensor(position)
-        self.p = predict(before, vectors) - MIDDLE
-        memory = warp_features(before.memory, vectors)
+        field = motion.Field(vectors[0].numpy())
+        x_hat, cells = before.x_hat, before.memory
+        luma = _moved(F.pixel_shuffle(x_hat[:, :4], 2), field, 1)
+        chroma = _moved(x_hat[:, 4:], field, 2)
+        self.p = torch.cat((F.pixel_unshuffle(luma, 2), chroma), 1) - MIDDLE
+        memory = _moved(cells, field, 8)
         self.c = net.trunk(self.p, memory, self._t)
         self.up = net.gains.up(self._t)
         self.predicted = net.transform(self.p) * self.up
