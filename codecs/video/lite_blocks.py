@@ -137,7 +137,7 @@ class BlockTransform(nn.Module):
 
 def _product(matrix: Tensor, x: Tensor) -> Tensor:
     """A matrix [M, N] with the vectors of [B, N, h, w]."""
-    return (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
+    return (matrix @ x.flatten(2)).view(len(x), len(matrix), *x.shape[2:])
 
 
 class Modulation(nn.Module):
