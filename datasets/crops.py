@@ -108,9 +108,11 @@ def hold_out(
 class PictureCache:
     """Decoded pictures, uint8 [3, H, W], those used last within a number of bytes."""
 
-    def __init__(self, room: int = CACHE_BYTES) -> None:
-        """Keep at most `room` bytes, and one picture in any case."""
-        self._room, self._used = room, 0
+    def __init__(
+        self, room: int = CACHE_BYTES, prepare: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> None:
+        """Keep at most `room` bytes, and one picture in any case, each as `prepare` makes it."""
+        self._room, self._used, self._prepare = room, 0, prepare
         self._kept: OrderedDict[tuple[Path, bool], Tensor] = OrderedDict()
 
     def get(self, path: Path, half: bool) -> Tensor:
@@ -119,7 +121,7 @@ class PictureCache:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        x = _halve(self.get(path, False)) if half else _rgb(read_image(path)[0])
+        x = _halve(self.get(path, False)) if half else self._prepare(read_rgb(path))
         self._kept[key] = x
         self._used += x.numel()
         while self._used > self._room and len(self._kept) > 1:
@@ -127,8 +129,9 @@ class PictureCache:
         return x
 
 
-def _rgb(x: Tensor) -> Tensor:
-    """Uint8 [1 to 4, H, W] -> [3, H, W], alpha left out."""
+def read_rgb(path: Path) -> Tensor:
+    """A picture of any kind as uint8 [3, H, W], alpha left out; ValueError, OSError: unreadable."""
+    x = read_image(path)[0]
     return (x[:1] if len(x) < 3 else x[:3]).expand(3, -1, -1).contiguous()
 
 
@@ -200,7 +203,7 @@ def fixed_crops(
     crops = []
     for picture in pictures:
         try:
-            x = _rgb(read_image(picture.path)[0])
+            x = read_rgb(picture.path)
         except (ValueError, OSError) as error:
             note(f"not validated on: {error}")
             continue
