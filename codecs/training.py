@@ -48,9 +48,12 @@ class Recipe(ABC):
     Attributes:
         name: of the codec.
         defaults: fields of TrainingConfig that this codec wants different.
-        signal: what it is trained on, "picture" or "sound".
+        signal: what it is trained on, "picture", "sound" or "clip".
         sample_rate: of sounds, in Hz.
         mix: share of the samples that are two sounds at once.
+        frames: of clips.
+        synthetic: share of the clips that are photographs in motion.
+        exclude: what of which film is not used, "NAME:FROM-TO" in seconds, separated by commas.
         multiple: the sides of crops are multiples of it, in samples of the signal.
         shipped: weights that come with the library, by name, to start from.
     """
@@ -60,6 +63,9 @@ class Recipe(ABC):
     signal: ClassVar[str] = "picture"
     sample_rate: int = 0
     mix: float = 0.0
+    frames: int = 5
+    synthetic: float = 0.3
+    exclude: str = ""
     multiple: int = 1
     shipped: ClassVar[Mapping[str, Path]] = {}
 
@@ -88,7 +94,8 @@ class Recipe(ABC):
         Args:
             model: as `model` or `load` made it.
             batch: what the dataset yields, stacked; of pictures float [B, 3, H, W] in [0, 1],
-                of sounds float [B, N] in [-1, 1].
+                of sounds float [B, N] in [-1, 1], of clips uint8 [B, T, 6, H/2, W/2]: of 4:2:0
+                the four phases of Y (pixel_unshuffle by 2), U and V.
         """
 
     @abstractmethod

@@ -17,17 +17,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import av.error
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .crops import CACHE_BYTES, Picture, PictureCache, read_rgb
+from .crops import CACHE_BYTES, Picture, PictureCache, find_pictures, read_rgb
 from .synthetic_motion import moving_picture, pack, to_video
 
 ROOM_BYTES = 3 << 29  # of decoded films
@@ -102,6 +101,14 @@ def find_films(
     return films
 
 
+def find_stills(folders: Iterable[Path], note: Note = lambda text: None) -> list[Picture]:
+    """All pictures below `folders` that can be moved; none is no error."""
+    try:
+        return find_pictures(folders, 2, note)
+    except ValueError:
+        return []
+
+
 def _look_at(path: Path) -> Film:
     try:
         with path.open("rb") as opened, av.open(opened, "r") as file:
@@ -161,9 +168,7 @@ def _planes(frame: av.VideoFrame, width: int, height: int) -> tuple[Tensor, Tens
     return y.clone(), uv.reshape(2, height // 2, width // 2).clone()
 
 
-def _decoded(
-    film: Film, most: int, excluded: Sequence[Seconds]
-) -> Iterator[av.VideoFrame | None]:
+def _decoded(film: Film, most: int, excluded: Sequence[Seconds]) -> Iterator[av.VideoFrame | None]:
     """All frames of a film, or runs of them that lie all over it; None ends what is consecutive."""
     try:
         with film.path.open("rb") as opened, av.open(opened, "r") as file:
@@ -231,7 +236,9 @@ class Clips(Dataset[Tensor]):
             ValueError: nothing is left.
         """
         if size % 2 or size < 2 or frames < 1:
-            raise ValueError(f"a clip of {frames} frames of {size}: size is even, frames at least 1")
+            raise ValueError(
+                f"a clip of {frames} frames of {size}: size is even, frames at least 1"
+            )
         self._frames, self._size, self._seed, self._note = frames, size, seed, note
         self._stretches = _keep(films, frames, size, seed, note, exclude or {}, room)
         lengths = np.array([len(s.y) - frames + 1 for s in self._stretches], np.float64)
@@ -366,15 +373,18 @@ def fixed_clips(
             continue
         clips += _middles([s for s in found if len(s.y) >= frames], frames, size)
     for number, picture in enumerate(pictures):
-        generator = np.random.default_rng(number)
         try:
             still = to_video(read_rgb(picture.path))
         except (ValueError, OSError) as error:
             note(f"not validated on: {error}")
             continue
-        moving = moving_picture(lambda x=still: x, frames, size, generator)
-        clips.append(moving.round().clamp(0, 255).byte())
+        clips.append(_fixed(still, frames, size, number))
     return clips
+
+
+def _fixed(still: Tensor, frames: int, size: int, seed: int) -> Tensor:
+    moving = moving_picture(lambda: still, frames, size, np.random.default_rng(seed))
+    return moving.round().clamp(0, 255).byte()
 
 
 def _middles(stretches: Sequence[Stretch], frames: int, size: int) -> Iterator[Tensor]:

@@ -89,7 +89,7 @@ def _motion(frames: int, generator: np.random.Generator, still: float) -> _Motio
     if moves and generator.random() < 0.3:  # a hand that shakes
         shift = shift + generator.normal(0, generator.uniform(0.1, 0.8), (frames, 2))
     return _Motion(
-        shift,
+        np.asarray(shift),
         drift(0.4 * moves, 0.008),
         drift(0.4 * moves, 0.006),
         np.stack([drift(0.3 * moves, 0.01) for _ in range(2)], 1),
@@ -104,7 +104,8 @@ def _bend(t: Numbers, generator: np.random.Generator) -> Numbers:
     phase = (generator.uniform(0.1, 0.8) * t)[:, None, None, None]
     size = 10 ** generator.uniform(-0.5, 0.6)
     a, b = fields.numpy().astype(np.float64)
-    return size * (a * np.cos(phase) + b * np.sin(phase))
+    bend: Numbers = size * (a * np.cos(phase) + b * np.sin(phase))
+    return bend
 
 
 def _smooth(coarse: Numbers, size: int) -> Tensor:
@@ -135,7 +136,9 @@ class _View:
         place = place / np.array([width, height])[:, None, None] - 1
         # The nodes at the border lie on the outer edge of the outermost samples.
         nodes = torch.from_numpy(place).float()
-        grid = functional.interpolate(nodes, (size + 1, size + 1), mode="bilinear", align_corners=True)
+        grid = functional.interpolate(
+            nodes, (size + 1, size + 1), mode="bilinear", align_corners=True
+        )
         return functional.avg_pool2d(grid, 2, 1)
 
     def render(self, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,8 +162,8 @@ def _sample(x: Tensor, grid: Tensor) -> Tensor:
 def _view(picture: Tensor, size: int, motion: _Motion, generator: np.random.Generator) -> _View:
     """A place in a picture from which a motion does not lead out, if there is one."""
     for axis in (1, 2):
-        if (room := picture.shape[axis] - _MOST) > 0:
-            picture = picture.narrow(axis, int(generator.integers(room + 1)), _MOST)
+        if (spare := picture.shape[axis] - _MOST) > 0:
+            picture = picture.narrow(axis, int(generator.integers(spare + 1)), _MOST)
     room = 2 * np.array([picture.shape[2], picture.shape[1]])
     scale = min(generator.uniform(1.6, 2.3), room.min() / size)
     reach = scale * (0.55 * size + np.abs(motion.shift).max(0))

@@ -111,7 +111,8 @@ def train(
     Defaults in brackets; a codec may have others: what holds is printed at the start. Pictures of
     any kind and size are taken, grey and 16-bit ones too, and decoded when they are needed; what
     can't be read, or is smaller than a crop, is named and left out. Sounds of any format, rate and
-    channels are mixed down to one channel at the codec's rate.
+    channels are mixed down to one channel at the codec's rate. Films are made smaller; pictures
+    beside them are set in motion.
     """
     from latentpack.codecs import training
     from latentpack.codecs.weight_files import read

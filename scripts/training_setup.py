@@ -16,7 +16,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,22 @@ from torch.utils.data import Dataset
 from latentpack.codecs.training import Parts, Recipe, options_of, recipe
 from latentpack.codecs.training_config import TrainingConfig
 from latentpack.datasets.audio_crops import SoundCrops, find_sounds, fixed_stretches
-from latentpack.datasets.crops import CACHE_BYTES, Crops, find_pictures, fixed_crops, hold_out
+from latentpack.datasets.clips import (
+    Clips,
+    Film,
+    find_films,
+    find_stills,
+    fixed_clips,
+    parse_exclude,
+)
+from latentpack.datasets.crops import (
+    CACHE_BYTES,
+    Crops,
+    Picture,
+    find_pictures,
+    fixed_crops,
+    hold_out,
+)
 
 HELD_OUT = 32  # sources at most to validate on
 _VALIDATION_BATCH = 8
@@ -181,8 +196,11 @@ def open_data(
         workers: processes that will prepare samples, each with a part of the cache.
         note: told about what is left out.
     """
-    if run.make_recipe().signal == "sound":
+    signal = run.make_recipe().signal
+    if signal == "sound":
         return _open_sounds(run, note)
+    if signal == "clip":
+        return _open_clips(run, workers, note)
     config = run.config
     share = None if Path(run.validation).exists() else _share(run.validation)
     pictures = find_pictures(map(Path, run.data), config.crop, note)
@@ -197,10 +215,7 @@ def open_data(
         pictures, held = hold_out(pictures, share, HELD_OUT, config.seed)
     samples = Crops(pictures, config.crop, config.seed, note, CACHE_BYTES // max(1, workers))
     crops = fixed_crops(held, config.crop, note)
-    batches = [
-        torch.stack(crops[i : i + _VALIDATION_BATCH])
-        for i in range(0, len(crops), _VALIDATION_BATCH)
-    ]
+    batches = _batches(crops)
     return samples, batches, {"pictures": len(pictures), "held_out": len(crops)}
 
 
@@ -223,11 +238,57 @@ def _open_sounds(
     rate, mix = recipe.sample_rate, recipe.mix
     samples = SoundCrops(groups, config.crop, rate, config.seed, note, mix)
     crops = fixed_stretches(held, config.crop, rate, note)
-    batches = [
-        torch.stack(crops[i : i + _VALIDATION_BATCH])
-        for i in range(0, len(crops), _VALIDATION_BATCH)
-    ]
+    batches = _batches(crops)
     return samples, batches, {"sounds": count, "held_out": len(crops)}
+
+
+def _open_clips(
+    run: Run, workers: int, note: Callable[[str], object]
+) -> tuple[Dataset[Tensor], list[Tensor], dict[str, Any]]:
+    config, recipe = run.config, run.make_recipe()
+    folders = [Path(folder) for folder in run.data]
+    films = find_films(folders, config.crop, note)
+    pictures = find_stills(folders, note) if recipe.synthetic or not films else []
+    exclude = parse_exclude(recipe.exclude)
+    if unknown := set(exclude) - {film.path.name for film in films}:
+        raise ValueError(f"exclude names {sorted(unknown)[0]}, and there is no such film")
+    held, held_pictures = _hold_out_clips(run, films, pictures, note)
+    left_out = {f.path.resolve() for f in held} | {p.path.resolve() for p in held_pictures}
+    films = [f for f in films if f.path.resolve() not in left_out]
+    pictures = [p for p in pictures if p.path.resolve() not in left_out]
+    samples = Clips(
+        films,
+        pictures,
+        recipe.frames,
+        config.crop,
+        config.seed,
+        note,
+        recipe.synthetic,
+        exclude,
+        picture_room=CACHE_BYTES // max(1, workers),
+    )
+    clips = fixed_clips(held, held_pictures, recipe.frames, config.crop, note, exclude)
+    counts = {"films": len(films), "pictures": len(pictures), "held_out": len(clips)}
+    return samples, _batches(clips), counts
+
+
+def _hold_out_clips(
+    run: Run, films: Sequence[Film], pictures: Sequence[Picture], note: Callable[[str], object]
+) -> tuple[Sequence[Film], Sequence[Picture]]:
+    """Films to validate on; pictures where there are no films."""
+    folder = Path(run.validation)
+    if folder.exists():
+        found = find_films([folder], run.config.crop, note)
+        return found, [] if found else find_stills([folder], note)
+    share, seed = _share(run.validation), run.config.seed
+    if films:
+        return hold_out(films, share, HELD_OUT, seed)[1], []
+    return [], hold_out(pictures, share, HELD_OUT, seed)[1]
+
+
+def _batches(samples: list[Tensor]) -> list[Tensor]:
+    starts = range(0, len(samples), _VALIDATION_BATCH)
+    return [torch.stack(samples[i : i + _VALIDATION_BATCH]) for i in starts]
 
 
 def _share(text: str) -> float:
