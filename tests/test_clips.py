@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from latentpack.codecs.training import Recipe
 from latentpack.codecs.training_config import TrainingConfig
 from latentpack.datasets import clips, synthetic_motion
 from latentpack.datasets.clips import (
@@ -21,6 +20,7 @@ from latentpack.datasets.clips import (
 )
 from latentpack.datasets.synthetic_motion import moving_picture, pack, to_video
 from latentpack.scripts import training_setup
+from latentpack.tests.training_double import Doubling
 
 SIZE = 32
 
@@ -204,16 +204,10 @@ def test_fixed_clips(folder):
     assert len(found) == 2 * clips._FIXED + 3
 
 
-class OfClips(Recipe):
-    """What `open_data` asks of a recipe."""
+class OfClips(Doubling):
+    """A recipe that asks for clips."""
 
-    name, signal, frames = "test/clips", "clip", 4
-
-    def model(self):
-        """Not made here."""
-        raise NotImplementedError
-
-    load = optimizers = loss = validate = freeze = model
+    signal, frames = "clip", 4
 
 
 @pytest.mark.parametrize(
