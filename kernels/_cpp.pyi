@@ -101,8 +101,9 @@ def delta_decode(
     /,
 ) -> str: ...
 def fit_symbols(
-    model: tuple[int, int, ReadableBuffer],
+    model: tuple[int, int, int, ReadableBuffer],
     grids: ReadableBuffer,
+    reference: ReadableBuffer,
     size: tuple[int, int],
     coded: int,
     symbols: WriteableBuffer,
@@ -112,11 +113,12 @@ def fit_symbols(
     /,
 ) -> None: ...
 def fit_decode(
-    model: tuple[int, int, ReadableBuffer],
+    model: tuple[int, int, int, ReadableBuffer],
     tables: object,
     state: WriteableBuffer,
     data: ReadableBuffer,
     skip: int,
+    reference: ReadableBuffer,
     size: tuple[int, int],
     coded: int,
     grids: WriteableBuffer,
@@ -124,10 +126,12 @@ def fit_decode(
     /,
 ) -> int: ...
 def fit_synthesise(
-    net: tuple[int, int, ReadableBuffer],
+    net: tuple[int, int, int, ReadableBuffer],
     grids: ReadableBuffer,
-    size: tuple[int, int],
-    pixels: WriteableBuffer,
+    coded: int,
+    picture: tuple[int, int, bool, int],
+    prediction: ReadableBuffer,
+    samples: WriteableBuffer,
     threads: int,
     isa: int,
     /,

@@ -1,4 +1,4 @@
-"""The decoder of fitted pictures: checks arguments and picks the fastest backend of this machine.
+"""The decoder of fitted pictures and frames: checks arguments and picks the fastest backend of this machine.
 
 Everything is defined in `fit_ref`; every backend gives exactly those integers and pixels, with any
 number of threads. The interpreter lock is released meanwhile.
@@ -14,9 +14,13 @@ import numpy as np
 from . import fit_ref, rans
 from .errors import BitstreamError
 from .extension import compiled
-from .fit_ref import CROSS, GRIDS, LIMIT, TAPS, Bytes, Context, Grid, Synthesis
+from .fit_ref import (
+    CROSS, GRIDS, LIMIT, PREDICTION_BITS, TAPS, TEMPORAL, Bytes, Context, Grid, Synthesis,
+)  # fmt: skip
 
-__all__ = ["Context", "Synthesis", "decode", "grid_shapes", "symbols", "synthesise"]
+__all__ = [
+    "Context", "Synthesis", "decode", "grid_shapes", "symbols", "synthesise", "synthesise_frame",
+]  # fmt: skip
 
 grid_shapes = fit_ref.grid_shapes
 _MAX_HIDDEN = 32
@@ -24,36 +28,48 @@ _OUTSIDE = 100  # kOutside of fit.h
 
 
 def symbols(
-    context: Context, grids: Sequence[Grid], *, threads: int = 1, backend: str | None = None
+    context: Context,
+    grids: Sequence[Grid],
+    reference: Sequence[Grid] | None = None,
+    *,
+    threads: int = 1,
+    backend: str | None = None,
 ) -> tuple[Grid, Bytes]:
     """What is coded of grids: see `fit_ref.symbols`.
 
     Args:
         context: the context model.
         grids: 7 arrays int16, finest first, values within +-LIMIT, of the sizes of `grid_shapes`.
+        reference: grids of another frame, for a model that takes them.
         threads: to compute with.
         backend: one of `rans.backends()`; None = the fastest. The result is the same.
 
     Returns:
         Symbols int16 [n] and their rows of the tables uint8 [n].
     """
-    _check_context(context)
+    _check_context(context, reference is not None)
     height, width = _check_grids(grids)
+    _check_reference(reference, height, width)
     chosen = rans.pick(backend)
     if chosen == "ref":
-        return fit_ref.symbols(context, grids)
+        return fit_ref.symbols(context, grids, reference)
     coded = [bool(grid.any()) for grid in grids]
     n = sum(grid.size for grid, there in zip(grids, coded, strict=True) if there)
     values, index = np.empty(n, np.int16), np.empty(n, np.uint8)
     compiled().fit_symbols(
-        _packed(context), _joined(grids), (height, width), _mask(coded), values, index,
-        threads, rans.ISAS.index(chosen),
+        _packed(context, reference), _joined(grids), _joined(reference), (height, width),
+        _mask(coded), values, index, threads, rans.ISAS.index(chosen),
     )  # fmt: skip
     return values, index
 
 
 def decode(
-    context: Context, decoder: rans.Decoder, height: int, width: int, coded: Sequence[bool]
+    context: Context,
+    decoder: rans.Decoder,
+    height: int,
+    width: int,
+    coded: Sequence[bool],
+    reference: Sequence[Grid] | None = None,
 ) -> list[Grid]:
     """The grids of a picture, with the backend of the decoder: the mirror of `symbols`.
 
@@ -64,22 +80,25 @@ def decode(
         height: of the picture.
         width: of the picture.
         coded: for each grid, finest first, whether it is; others are zeros.
+        reference: grids of another frame, for a model that takes them.
 
     Raises:
         BitstreamError: the stream is damaged.
     """
-    _check_context(context)
+    _check_context(context, reference is not None)
+    _check_reference(reference, height, width)
     if len(coded) != GRIDS:
         raise ValueError(f"coded has {len(coded)} entries, expected {GRIDS}")
     if decoder.backend == "ref":
-        return fit_ref.decode(context, decoder.get, height, width, coded)
+        return fit_ref.decode(context, decoder.get, height, width, coded, reference)
     shapes = grid_shapes(height, width)
     joined = np.zeros(sum(r * c for r, c in shapes), np.int16)
     status = decoder.run(
         lambda tables, state, data, skip, isa: compiled().fit_decode(
-            _packed(context), tables, state, data, skip, (height, width), _mask(coded), joined, isa
+            _packed(context, reference), tables, state, data, skip, _joined(reference),
+            (height, width), _mask(coded), joined, isa,
         )
-    )
+    )  # fmt: skip
     if status == _OUTSIDE:
         raise BitstreamError(f"a latent is outside +-{LIMIT}")
     return _parted(joined, shapes)
@@ -96,25 +115,87 @@ def synthesise(
         return fit_ref.synthesise(synthesis, grids)
     colours = len(synthesis.b2)
     pixels = np.empty((colours, height, width), np.uint8)
-    arrays = np.concatenate([a.reshape(-1) for a in synthesis])
     compiled().fit_synthesise(
-        (len(synthesis.b1), colours, arrays), _joined(grids), (height, width), pixels,
-        threads, rans.ISAS.index(chosen),
+        _net(synthesis, 0), _joined(grids), _mask_of(grids), (height, width, False, 8), _NONE,
+        pixels, threads, rans.ISAS.index(chosen),
     )  # fmt: skip
     return pixels
 
 
-def _packed(context: Context) -> tuple[int, int, Any]:
-    return context.taps, len(context.b2), np.concatenate([a.reshape(-1) for a in context])
+def synthesise_frame(
+    synthesis: Synthesis,
+    grids: Sequence[Grid],
+    height: int,
+    width: int,
+    bits: int,
+    prediction: Sequence[Grid] = (),
+    *,
+    threads: int = 1,
+    backend: str | None = None,
+) -> list[Bytes] | list[Grid]:
+    """Planes of a frame: see `fit_ref.synthesise_frame`.
+
+    Args:
+        synthesis: the networks; of one or three colours, the latter in 4:2:0.
+        grids: as for `symbols`, of the frame's size, made even where there are three colours.
+        height: of the frame.
+        width: of the frame.
+        bits: of its samples, 8 to 14.
+        prediction: int16 planes of 14 bits of the sizes of the frame's planes, where the networks
+            take them.
+        threads: as for `symbols`.
+        backend: as for `symbols`.
+
+    Returns:
+        Planes [H, W], or those and two of half the size, rounded up; uint8 of 8 bits, else int16.
+    """
+    _check_synthesis(synthesis, len(prediction))
+    colours = len(synthesis.b2)
+    half = colours > 1
+    shapes = [(height, width), *[(-(-height // 2), -(-width // 2))] * (colours - 1)]
+    _check_prediction(prediction, shapes)
+    whole = (2 * shapes[1][0], 2 * shapes[1][1]) if half else shapes[0]
+    if _check_grids(grids) != whole:
+        raise ValueError(f"grids are of a picture of {grids[0].shape}, expected {whole}")
+    if not 8 <= bits <= PREDICTION_BITS:
+        raise ValueError(f"bits is {bits}, expected 8 to {PREDICTION_BITS}")
+    chosen = rans.pick(backend)
+    if chosen == "ref":
+        return fit_ref.synthesise_frame(synthesis, grids, height, width, bits, prediction)
+    samples = np.empty(sum(r * c for r, c in shapes), np.uint8 if bits == 8 else np.int16)
+    compiled().fit_synthesise(
+        _net(synthesis, len(prediction)), _joined(grids), _mask_of(grids),
+        (height, width, half, bits), _joined(prediction), samples, threads,
+        rans.ISAS.index(chosen),
+    )  # fmt: skip
+    return _parted(samples, shapes)
 
 
-def _joined(grids: Sequence[Grid]) -> Grid:
-    return np.concatenate([grid.reshape(-1) for grid in grids])
+_NONE = np.zeros(0, np.int16)
 
 
-def _parted(joined: Grid, shapes: Sequence[tuple[int, int]]) -> list[Grid]:
+def _packed(context: Context, reference: Sequence[Grid] | None) -> tuple[int, int, int, Any]:
+    temporal = reference is not None
+    arrays = np.concatenate([a.reshape(-1) for a in context])
+    return context.taps(temporal), temporal * len(TEMPORAL), len(context.b2), arrays
+
+
+def _net(synthesis: Synthesis, extra: int) -> tuple[int, int, int, Any]:
+    arrays = np.concatenate([a.reshape(-1) for a in synthesis])
+    return len(synthesis.b1), len(synthesis.b2), extra, arrays
+
+
+def _joined(grids: Sequence[Grid] | None) -> Grid:
+    return np.concatenate([_NONE, *(grid.reshape(-1) for grid in grids or ())])
+
+
+def _parted(joined: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:
     ends = np.cumsum([r * c for r, c in shapes])
     return [part.reshape(s) for part, s in zip(np.split(joined, ends[:-1]), shapes, strict=True)]
+
+
+def _mask_of(grids: Sequence[Grid]) -> int:
+    return _mask([bool(grid.any()) for grid in grids])
 
 
 def _mask(coded: Sequence[bool]) -> int:
@@ -134,9 +215,23 @@ def _check_grids(grids: Sequence[Grid]) -> tuple[int, int]:
     return height, width
 
 
-def _check_context(context: Context) -> None:
+def _check_reference(reference: Sequence[Grid] | None, height: int, width: int) -> None:
+    if reference is not None and _check_grids(reference) != (height, width):
+        raise ValueError(
+            f"the reference's grids are of a picture of {reference[0].shape}, "
+            f"expected {(height, width)}"
+        )
+
+
+def _check_prediction(prediction: Sequence[Grid], shapes: Sequence[tuple[int, int]]) -> None:
+    for plane, shape in zip(prediction, shapes, strict=bool(prediction)):
+        if plane.dtype != np.int16 or plane.shape != shape:
+            raise ValueError(f"a prediction is {plane.dtype} {plane.shape}, expected int16 {shape}")
+
+
+def _check_context(context: Context, temporal: bool) -> None:
     h, n = context.w1.shape
-    taps = n - CROSS
+    taps = context.taps(temporal)
     if not (1 <= taps <= len(TAPS) and h % 8 == 0 and 8 <= h <= _MAX_HIDDEN):
         raise ValueError(f"a context model of {h} units and {n} inputs is not one of these")
     shapes = ((h, n), (GRIDS, h), (h, h), (h,), (2, h), (2, n), (GRIDS, 2))
@@ -148,12 +243,14 @@ def _check_context(context: Context) -> None:
             raise ValueError(f"{name} has values outside +-{most}")
 
 
-def _check_synthesis(synthesis: Synthesis) -> None:
+def _check_synthesis(synthesis: Synthesis, extra: int = 0) -> None:
     s, c = len(synthesis.b1), len(synthesis.b2)
     if c not in (1, 3):
         raise ValueError(f"a synthesis of {c} colours, expected 1 or 3")
+    if extra not in (0, c):
+        raise ValueError(f"a prediction of {extra} planes, expected {c} or none")
     shapes = (
-        (GRIDS - 1, 4), (s, GRIDS), (s,), (c, s), (c,), (c, GRIDS),
+        (GRIDS - 1, 4), (s, GRIDS + extra), (s,), (c, s), (c,), (c, GRIDS + extra),
         (c, c, 3, 3), (c,), (c, c, 3, 3), (c,),
     )  # fmt: skip
     for name, array, shape in zip(Synthesis._fields, synthesis, shapes, strict=True):

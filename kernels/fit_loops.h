@@ -4,6 +4,7 @@
 // Floating point needs -ffp-contract=off: products and sums are rounded one by one.
 
 #include <cstring>
+#include <utility>
 
 #include "fit.h"
 
@@ -134,22 +135,25 @@ FIT_TARGET void up_columns(const float* row, const float* kernel, size_t n, floa
 constexpr int kVectors = 2;  // that are summed at once, to fill the pauses
 constexpr size_t kStep = kVectors * kLanes;
 
-template <int kColours>
-FIT_INLINE void pixels_of(const Net& net, const float* const* u, size_t n, float* const* a) {
+template <int kColours, int kPlanes>
+FIT_TARGET void pixels_of(const Net& net, const Layer& layer, const float* const* u, size_t n,
+                          float* const* a) {
+  const float *w1 = layer.w1.data(), *skip = layer.skip.data();
   for (size_t i = 0; i < n; i += kStep) {
-    F v[kGrids][kVectors], out[kColours][kVectors];
-    for (int g = 0; g < kGrids; ++g)
-      for (int e = 0; e < kVectors; ++e) v[g][e] = load<F>(u[g] + i + e * kLanes) * splat(1.0f / 16);
+    F v[kPlanes + 1][kVectors], out[kColours][kVectors];
+    for (int g = 0; g < kPlanes; ++g)
+      for (int e = 0; e < kVectors; ++e)
+        v[g][e] = load<F>(u[g] + i + e * kLanes) * splat(layer.units[g]);
     for (int c = 0; c < kColours; ++c) {
       for (int e = 0; e < kVectors; ++e) out[c][e] = splat(net.b2[c]);
-      for (int g = 0; g < kGrids; ++g)
-        for (int e = 0; e < kVectors; ++e) out[c][e] += splat(net.skip[c * kGrids + g]) * v[g][e];
+      for (int g = 0; g < kPlanes; ++g)
+        for (int e = 0; e < kVectors; ++e) out[c][e] += splat(skip[c * kPlanes + g]) * v[g][e];
     }
     for (int j = 0; j < net.width; ++j) {
       F h[kVectors];
       for (int e = 0; e < kVectors; ++e) h[e] = splat(net.b1[j]);
-      for (int g = 0; g < kGrids; ++g)
-        for (int e = 0; e < kVectors; ++e) h[e] += splat(net.w1[j * kGrids + g]) * v[g][e];
+      for (int g = 0; g < kPlanes; ++g)
+        for (int e = 0; e < kVectors; ++e) h[e] += splat(w1[j * kPlanes + g]) * v[g][e];
       for (int e = 0; e < kVectors; ++e) h[e] = relu(h[e]);
       for (int c = 0; c < kColours; ++c)
         for (int e = 0; e < kVectors; ++e) out[c][e] += splat(net.w2[c * net.width + j]) * h[e];
@@ -159,8 +163,20 @@ FIT_INLINE void pixels_of(const Net& net, const float* const* u, size_t n, float
   }
 }
 
-FIT_TARGET void pixels(const Net& net, const float* const* u, size_t n, float* const* a) {
-  net.colours == 1 ? pixels_of<1>(net, u, n, a) : pixels_of<kMaxColours>(net, u, n, a);
+using Pixels = decltype(Loops::pixels);
+
+template <int kColours, size_t... kPlanes>
+Pixels pixels_for(int planes, std::index_sequence<kPlanes...>) {
+  constexpr Pixels made[] = {pixels_of<kColours, static_cast<int>(kPlanes)>...};
+  return made[planes];
+}
+
+FIT_TARGET void pixels(const Net& net, const Layer& layer, const float* const* u, size_t n,
+                       float* const* a) {
+  constexpr std::make_index_sequence<kMaxPlanes + 1> every;
+  const Pixels chosen = net.colours == 1 ? pixels_for<1>(layer.count, every)
+                                         : pixels_for<kMaxColours>(layer.count, every);
+  chosen(net, layer, u, n, a);
 }
 
 template <int kColours>
@@ -193,15 +209,28 @@ FIT_TARGET void around(const Net& net, bool first, const float* const* rows, siz
                    : around_of<kMaxColours>(net, first, rows, n, out);
 }
 
-FIT_TARGET void to_bytes(const float* x_hat, size_t n, uint8_t* pixels) {
+FIT_TARGET void means(const float* above, const float* below, size_t n, float* out) {
+  for (size_t i = 0; i < n; ++i)
+    out[i] = 0.25f * ((above[2 * i] + below[2 * i]) + (above[2 * i + 1] + below[2 * i + 1]));
+}
+
+template <typename T>
+FIT_INLINE void integers(const float* x_hat, size_t n, float top, T* samples) {
   for (size_t i = 0; i < n; ++i) {
-    const float scaled = 255.0f * x_hat[i] + 0.5f;
+    const float scaled = top * x_hat[i] + 0.5f;
     const float above = scaled > 0.0f ? scaled : 0.0f;
-    pixels[i] = static_cast<uint8_t>(static_cast<int>(above < 255.0f ? above : 255.0f));
+    samples[i] = static_cast<T>(static_cast<int>(above < top ? above : top));
   }
 }
 
-#define FIT_LOOPS {distribution, up_rows, up_columns, pixels, around, to_bytes}
+FIT_TARGET void to_integers(const float* x_hat, size_t n, int top, void* samples) {
+  if (top == 255)
+    integers(x_hat, n, 255.0f, static_cast<uint8_t*>(samples));
+  else
+    integers(x_hat, n, static_cast<float>(top), static_cast<int16_t*>(samples));
+}
+
+#define FIT_LOOPS {distribution, up_rows, up_columns, pixels, around, means, to_integers}
 
 }  // namespace
 }  // namespace latentpack::fit

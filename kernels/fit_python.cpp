@@ -26,20 +26,31 @@ bool legal_size(Py_ssize_t height, Py_ssize_t width, const View& grids) {
              fit::grid_elements(static_cast<size_t>(height), static_cast<size_t>(width));
 }
 
-bool legal_model(int taps, int hidden, const View& arrays) {
-  return taps >= 1 && taps <= fit::kMaxTaps && hidden >= fit::kTile && hidden <= fit::kMaxHidden &&
-         hidden % fit::kTile == 0 && arrays.count<int32_t>() == fit::Model::numbers(taps, hidden);
+bool legal_model(int taps, int temporal, int hidden, const View& arrays) {
+  return taps >= 1 && taps <= fit::kMaxTaps && (temporal == 0 || temporal == fit::kTemporal) &&
+         hidden >= fit::kTile && hidden <= fit::kMaxHidden && hidden % fit::kTile == 0 &&
+         arrays.count<int32_t>() == fit::Model::numbers(taps, temporal, hidden);
+}
+
+// A reference's grids, or nullptr: empty where a model has no inputs for them.
+bool legal_reference(int temporal, const View& reference, const View& grids) {
+  return reference.size() == (temporal ? grids.size() : 0);
+}
+const int16_t* grids_of(const View& reference) {
+  return reference.size() ? reference.as<int16_t>() : nullptr;
 }
 
 PyObject* fit_symbols(PyObject*, PyObject* args) {
-  int taps, hidden, threads, backend;
+  int taps, temporal, hidden, threads, backend;
   unsigned coded;
   Py_ssize_t height, width;
-  View arrays, grids, symbols, index;
-  if (!PyArg_ParseTuple(args, "(iiy*)y*(nn)Iw*w*ii", &taps, &hidden, &arrays.view, &grids.view,
-                        &height, &width, &coded, &symbols.view, &index.view, &threads, &backend))
+  View arrays, grids, reference, symbols, index;
+  if (!PyArg_ParseTuple(args, "(iiiy*)y*y*(nn)Iw*w*ii", &taps, &temporal, &hidden, &arrays.view,
+                        &grids.view, &reference.view, &height, &width, &coded, &symbols.view,
+                        &index.view, &threads, &backend))
     return nullptr;
-  if (!legal_model(taps, hidden, arrays) || !legal_size(height, width, grids))
+  if (!legal_model(taps, temporal, hidden, arrays) || !legal_size(height, width, grids) ||
+      !legal_reference(temporal, reference, grids))
     return failed("arrays and counts do not fit");
   const auto h = static_cast<size_t>(height), w = static_cast<size_t>(width);
   size_t n = 0;
@@ -50,9 +61,9 @@ PyObject* fit_symbols(PyObject*, PyObject* args) {
   bool memory = true;
   Py_BEGIN_ALLOW_THREADS
   try {
-    const fit::Model model(taps, hidden, arrays.as<int32_t>());
-    fit::symbols(model, chosen(backend), grids.as<int16_t>(), h, w, coded, threads,
-                 symbols.as<int16_t>(), index.data());
+    const fit::Model model(taps, temporal, hidden, arrays.as<int32_t>());
+    fit::symbols(model, chosen(backend), grids.as<int16_t>(), grids_of(reference), h, w, coded,
+                 threads, symbols.as<int16_t>(), index.data());
   } catch (const std::bad_alloc&) {
     memory = false;
   }
@@ -63,18 +74,18 @@ PyObject* fit_symbols(PyObject*, PyObject* args) {
 
 PyObject* fit_decode(PyObject*, PyObject* args) {
   PyObject* capsule;
-  int taps, hidden, backend;
+  int taps, temporal, hidden, backend;
   unsigned coded;
   Py_ssize_t height, width, skip;
-  View arrays, state, words, grids;
-  if (!PyArg_ParseTuple(args, "(iiy*)Ow*y*n(nn)Iw*i", &taps, &hidden, &arrays.view, &capsule,
-                        &state.view, &words.view, &skip, &height, &width, &coded, &grids.view,
-                        &backend))
+  View arrays, state, words, reference, grids;
+  if (!PyArg_ParseTuple(args, "(iiiy*)Ow*y*ny*(nn)Iw*i", &taps, &temporal, &hidden, &arrays.view,
+                        &capsule, &state.view, &words.view, &skip, &reference.view, &height, &width,
+                        &coded, &grids.view, &backend))
     return nullptr;
   auto* tables = static_cast<Prepared*>(PyCapsule_GetPointer(capsule, latentpack::kPreparedCapsule));
   if (!tables) return nullptr;
-  if (!legal_model(taps, hidden, arrays) || !legal_size(height, width, grids) ||
-      state.size() != sizeof(Decoding) || skip < 0 || skip > words.view.len ||
+  if (!legal_model(taps, temporal, hidden, arrays) || !legal_size(height, width, grids) ||
+      !legal_reference(temporal, reference, grids) || state.size() != sizeof(Decoding) || skip < 0 || skip > words.view.len ||
       tables->rows != fit::kScales * fit::kFractions || !tables->uncoded.empty())
     return failed("arrays and counts do not fit");
   Decoding decoding;
@@ -87,10 +98,10 @@ PyObject* fit_decode(PyObject*, PyObject* args) {
   int wrong = static_cast<int>(latentpack::Status::kNoMemory);
   Py_BEGIN_ALLOW_THREADS
   try {
-    const fit::Model model(taps, hidden, arrays.as<int32_t>());
+    const fit::Model model(taps, temporal, hidden, arrays.as<int32_t>());
     wrong = fit::decode(model, *tables, chosen(backend), decoding, words.data() + skip, bytes,
-                        static_cast<size_t>(height), static_cast<size_t>(width), coded,
-                        grids.as<int16_t>());
+                        grids_of(reference), static_cast<size_t>(height),
+                        static_cast<size_t>(width), coded, grids.as<int16_t>());
   } catch (const std::bad_alloc&) {
   }
   Py_END_ALLOW_THREADS
@@ -100,24 +111,33 @@ PyObject* fit_decode(PyObject*, PyObject* args) {
 }
 
 PyObject* fit_synthesise(PyObject*, PyObject* args) {
-  int width_of_net, colours, threads, backend;
+  int width_of_net, colours, extra, half, bits, threads, backend;
+  unsigned coded;
   Py_ssize_t height, width;
-  View arrays, grids, pixels;
-  if (!PyArg_ParseTuple(args, "(iiy*)y*(nn)w*ii", &width_of_net, &colours, &arrays.view,
-                        &grids.view, &height, &width, &pixels.view, &threads, &backend))
+  View arrays, grids, prediction, samples;
+  if (!PyArg_ParseTuple(args, "(iiiy*)y*I(nnpi)y*w*ii", &width_of_net, &colours, &extra,
+                        &arrays.view, &grids.view, &coded, &height, &width, &half, &bits,
+                        &prediction.view, &samples.view, &threads, &backend))
     return nullptr;
-  if (width_of_net < 1 || width_of_net > 1024 || (colours != 1 && colours != fit::kMaxColours) ||
-      arrays.count<float>() != fit::Net::numbers(width_of_net, colours) ||
-      !legal_size(height, width, grids) ||
-      pixels.size() != static_cast<size_t>(colours) * static_cast<size_t>(height) *
-                           static_cast<size_t>(width))
+  const bool legal =
+      width_of_net >= 1 && width_of_net <= 1024 && (colours == 1 || colours == fit::kMaxColours) &&
+      (extra == 0 || extra == colours) && bits >= 8 && bits <= fit::kPredictionBits &&
+      (!half || colours == fit::kMaxColours) && height > 0 && width > 0 && height <= kMaxSide &&
+      width <= kMaxSide && arrays.count<float>() == fit::Net::numbers(width_of_net, colours, extra);
+  if (!legal) return failed("arrays and counts do not fit");
+  const fit::Picture picture{static_cast<size_t>(height), static_cast<size_t>(width), half != 0,
+                             bits, extra ? prediction.as<int16_t>() : nullptr, samples.data()};
+  const size_t count = picture.start(colours);
+  if (!legal_size(static_cast<Py_ssize_t>(picture.whole_height()),
+                  static_cast<Py_ssize_t>(picture.whole_width()), grids) ||
+      prediction.count<int16_t>() != (extra ? count : 0) ||
+      samples.size() != count * (bits > 8 ? 2 : 1))
     return failed("arrays and counts do not fit");
   bool memory = true;
   Py_BEGIN_ALLOW_THREADS
   try {
-    const fit::Net net(width_of_net, colours, arrays.as<float>());
-    fit::synthesise(net, chosen(backend), grids.as<int16_t>(), static_cast<size_t>(height),
-                    static_cast<size_t>(width), threads, pixels.data());
+    const fit::Net net(width_of_net, colours, extra, arrays.as<float>());
+    fit::synthesise(net, chosen(backend), grids.as<int16_t>(), coded, picture, threads);
   } catch (const std::bad_alloc&) {
     memory = false;
   }
@@ -130,11 +150,13 @@ PyObject* fit_synthesise(PyObject*, PyObject* args) {
 
 PyMethodDef fit_methods[] = {
     {"fit_symbols", fit_symbols, METH_VARARGS,
-     "((taps, hidden, arrays), grids, (height, width), coded, symbols, index, threads, isa)."},
+     "((taps, temporal, hidden, arrays), grids, reference, (height, width), coded, symbols, "
+     "index, threads, isa)."},
     {"fit_decode", fit_decode, METH_VARARGS,
-     "((taps, hidden, arrays), tables, state, data, skip, (height, width), coded, grids, isa): "
-     "a status."},
+     "((taps, temporal, hidden, arrays), tables, state, data, skip, reference, (height, width), "
+     "coded, grids, isa): a status."},
     {"fit_synthesise", fit_synthesise, METH_VARARGS,
-     "((width, colours, arrays), grids, (height, width), pixels, threads, isa)."},
+     "((width, colours, extra, arrays), grids, coded, (height, width, half, bits), prediction, "
+     "samples, threads, isa)."},
     {nullptr, nullptr, 0, nullptr},
 };

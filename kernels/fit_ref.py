@@ -1,4 +1,4 @@
-"""The decoder of fitted pictures in NumPy: integer context model, upsampling, synthesis.
+"""The decoder of fitted pictures and frames in NumPy: integer context model, upsampling, synthesis.
 
 This is the definition; every other backend gives exactly these integers and pixels.
 
@@ -6,7 +6,8 @@ A picture has 7 grids of integers, grid k with ceil(H / 2**k) rows and ceil(W / 
 coded from the coarsest (6) to the finest (0). Grids that are not coded are all 0.
 
 Context model, in integers (weights and biases in units of 2**-12, sums modulo 2**32):
-    x   inputs: the first n of TAPS in the grid, then CROSS taps in the two coarser grids
+    x   inputs: the first n of TAPS in the grid, then CROSS taps in the two coarser grids, then of
+        frames with a reference TEMPORAL taps in its grid of the same size, 0 outside of it
     h1  = clamp((W1 x + b1[k] + 2**5) >> 6, 0, 32767)
     h2  = min(h1 + clamp((W2 h1 + (b2 << 6) + 2**11) >> 12, 0, 32767), 32767)
     out = W3 h2 + ((S x + b3[k]) << 6)
@@ -27,6 +28,15 @@ the order written here; nothing is fused. relu(x) is x where x > 0, else 0 (so o
     b = relu(a + conv(a, k1, c1)), x_hat = b + conv(b, k2, c2), where conv starts with its bias and
         adds kernel times input over input channels, then rows, then columns; edges repeat.
     pixel = floor(clamp(255 x_hat + 0.5, 0, 255)); 0 of a NaN
+
+Frames of a video have samples of b bits: floor(clamp(top x_hat + 0.5, 0, top)), top = 2**b - 1.
+Those with a prediction, planes of integers of 14 bits, have more planes v_7, ... behind the grids:
+an integer times the binary32 nearest to 1 / (top 2**(14 - b)).
+Frames of three colours are 4:2:0. All of the above is then of sizes that an odd height or width is
+made even to; the first plane of a prediction goes on with its last row and column, and samples of
+the others stand for 2 x 2 pixels. x_hat of the first colour is cropped to the frame; of the others,
+    0.25 ((x_hat[2 i, 2 j] + x_hat[2 i + 1, 2 j]) + (x_hat[2 i, 2 j + 1] + x_hat[2 i + 1, 2 j + 1]))
+stands for x_hat.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -52,13 +62,15 @@ TAPS = (
     (-1, 2), (-2, -1), (-2, 1), (0, -3), (-2, -2), (-2, 2), (-3, 0),
 )  # fmt: skip
 BORDER = 3  # the taps reach so far up and to the left, and no further to the right
+TEMPORAL = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
+PREDICTION_BITS = 14
 
 
 class Context(NamedTuple):
     """The context model, int32 in units of 2**-12.
 
-    Weights lie within +-32767, biases within +-2**23; n is the number of inputs, h a multiple of 8
-    up to 32.
+    Weights lie within +-32767, biases within +-2**23; n is the number of inputs, with or without
+    those of a reference, h a multiple of 8 up to 32.
 
     Attributes:
         w1: [h, n].
@@ -78,22 +90,23 @@ class Context(NamedTuple):
     skip: Integers
     b3: Integers
 
-    @property
-    def taps(self) -> int:
+    def taps(self, temporal: bool) -> int:
         """Inputs of the grid itself."""
-        return self.w1.shape[1] - CROSS
+        return self.w1.shape[1] - CROSS - temporal * len(TEMPORAL)
 
 
 class Synthesis(NamedTuple):
     """What makes pixels of grids, float32; s is the width, C the number of colours.
 
+    With a prediction, n = GRIDS + C, otherwise GRIDS.
+
     Attributes:
         up: [GRIDS - 1, 4], the kernel to grid k.
-        w1: [s, GRIDS].
+        w1: [s, n].
         b1: [s].
         w2: [C, s].
         b2: [C].
-        skip: [C, GRIDS].
+        skip: [C, n].
         k1: [C, C, 3, 3].
         c1: [C].
         k2: [C, C, 3, 3].
@@ -139,9 +152,12 @@ def distribution(context: Context, x: Integers, k: int) -> tuple[Integers, Bytes
 class _Reader:
     """The inputs of positions of one grid, which is being filled."""
 
-    def __init__(self, taps: int, shape: tuple[int, int], coarser: Sequence[Grid]) -> None:
-        """Begin with zeros; `coarser` has the next grids, nearest first."""
-        self.taps = TAPS[:taps]
+    def __init__(
+        self, context: Context, shape: tuple[int, int], coarser: Sequence[Grid], other: Grid | None
+    ) -> None:
+        """Begin with zeros; `coarser` has the next grids, nearest first, `other` the reference's."""
+        self.taps = TAPS[: context.taps(other is not None)]
+        self.other = None if other is None else np.pad(other, 1).astype(np.int32)
         rows, columns = shape
         self.grid = np.zeros((rows + BORDER, columns + 2 * BORDER), np.int32)
         none = np.zeros((1 + (rows + 1) // 2, 1 + (columns + 1) // 2), np.int16)
@@ -161,6 +177,8 @@ class _Reader:
             self.parent[side_r, side_c],
             self.grand[r >> 2, c >> 2],
         ]
+        if self.other is not None:
+            cross += [self.other[r + 1 + dr, c + 1 + dc] for dr, dc in TEMPORAL]
         return np.stack([*own, *cross], 1)
 
     def put(self, r: Integers, c: Integers, y: Integers) -> None:
@@ -179,22 +197,26 @@ def _split(mu: Integers, row: Bytes) -> tuple[Integers, Integers, Bytes]:
     return m, np.where(f < 0, -1, 1).astype(np.int32), (FRACTIONS * row + abs(f)).astype(np.uint8)
 
 
-def symbols(context: Context, grids: Sequence[Grid]) -> tuple[Grid, Bytes]:
+def symbols(
+    context: Context, grids: Sequence[Grid], reference: Sequence[Grid] | None = None
+) -> tuple[Grid, Bytes]:
     """What is coded of grids, finest first: symbols and their rows of the tables, in order.
 
     Grids of zeros are not coded.
     """
+    others = reference or [None] * GRIDS
     values: list[Integers] = [np.zeros(0, np.int32)]
     index: list[Bytes] = [np.zeros(0, np.uint8)]
     for k in range(GRIDS - 1, -1, -1):
         if not grids[k].any():
             continue
-        reader = _Reader(context.taps, (grids[k].shape[0], grids[k].shape[1]), grids[k + 1 :])
+        rows, columns = grids[k].shape
+        reader = _Reader(context, (rows, columns), grids[k + 1 :], others[k])
         for r, c in waves(*grids[k].shape):
-            m, sign, rows = _split(*distribution(context, reader.inputs(r, c), k))
+            m, sign, row = _split(*distribution(context, reader.inputs(r, c), k))
             y = grids[k][r, c].astype(np.int32)
             values.append(sign * (y - m))
-            index.append(rows)
+            index.append(row)
             reader.put(r, c, y)
     return np.concatenate(values).astype(np.int16), np.concatenate(index)
 
@@ -205,6 +227,7 @@ def decode(
     height: int,
     width: int,
     coded: Sequence[bool],
+    reference: Sequence[Grid] | None = None,
 ) -> list[Grid]:
     """The mirror of `symbols`.
 
@@ -214,16 +237,18 @@ def decode(
         height: of the picture.
         width: of the picture.
         coded: for each grid, whether it is.
+        reference: the grids of the reference, where the model has inputs for it.
 
     Raises:
         BitstreamError: a latent is outside +-LIMIT.
     """
     shapes = grid_shapes(height, width)
+    others = reference or [None] * GRIDS
     grids = [np.zeros(shape, np.int16) for shape in shapes]
     for k in range(GRIDS - 1, -1, -1):
         if not coded[k]:
             continue
-        reader = _Reader(context.taps, shapes[k], grids[k + 1 :])
+        reader = _Reader(context, shapes[k], grids[k + 1 :], others[k])
         for r, c in waves(*shapes[k]):
             m, sign, rows = _split(*distribution(context, reader.inputs(r, c), k))
             y = m + sign * get(rows).astype(np.int32)
@@ -260,17 +285,73 @@ def _up2(x: Floats, kernel: Floats, length: int) -> Floats:
 
 def synthesise(synthesis: Synthesis, grids: Sequence[Grid]) -> Bytes:
     """Pixels [C, H, W] of grids, finest first."""
-    net = synthesis
+    return _integers(_x_hat(synthesis, grids, ()), 8).astype(np.uint8)
+
+
+def synthesise_frame(
+    synthesis: Synthesis,
+    grids: Sequence[Grid],
+    height: int,
+    width: int,
+    bits: int,
+    prediction: Sequence[Grid] = (),
+) -> list[Bytes] | list[Grid]:
+    """Planes of a frame: grey, or Y, U and V in 4:2:0; uint8 of 8 bits, otherwise int16.
+
+    Args:
+        synthesis: the networks.
+        grids: finest first, of even sizes where there are three colours.
+        height: of the frame.
+        width: of the frame.
+        bits: of the samples.
+        prediction: its planes, where the networks take them.
+    """
+    unit = np.float32(1 / (((1 << bits) - 1) << (PREDICTION_BITS - bits)))
+    x_hat = _x_hat(synthesis, grids, [unit * p for p in _full_size(prediction, grids[0].shape)])
+    planes = [x_hat[0, :height, :width], *(_means(x) for x in x_hat[1:])]
+    dtype = np.uint8 if bits == 8 else np.int16
+    return [_integers(plane, bits).astype(dtype) for plane in planes]
+
+
+def _full_size(planes: Sequence[Grid], shape: tuple[int, ...]) -> list[Floats]:
+    """A prediction's planes at the size of the grids."""
+    if not planes:
+        return []
+    rows, columns = shape[0] - planes[0].shape[0], shape[1] - planes[0].shape[1]
+    first = np.pad(planes[0], ((0, rows), (0, columns)), "edge")
+    return [
+        p.astype(np.float32)
+        for p in (first, *(np.repeat(np.repeat(q, 2, 0), 2, 1) for q in planes[1:]))
+    ]
+
+
+def _means(x: Floats) -> Floats:
+    """Of 2 x 2 neighbours."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        v = upsample(net.up, grids) * np.float32(1 / 16)
+        columns = x[0::2] + x[1::2]
+        means: Floats = np.float32(0.25) * (columns[:, 0::2] + columns[:, 1::2])
+    return means
+
+
+def _integers(x_hat: Floats, bits: int) -> Floats:
+    """The samples, not yet as integers."""
+    top = np.float32((1 << bits) - 1)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        scaled = top * x_hat + np.float32(0.5)
+        samples: Floats = np.where(scaled > 0, np.minimum(scaled, top), np.float32(0))
+    return samples
+
+
+def _x_hat(net: Synthesis, grids: Sequence[Grid], more: Sequence[Floats]) -> Floats:
+    """What the synthesis makes of grids and more planes, [C, H, W]."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        v = [*upsample(net.up, grids) * np.float32(1 / 16), *more]
         h = [_sum(b, w, v) for b, w in zip(net.b1, net.w1, strict=True)]
         v_and_h = [*v, *(_relu(one) for one in h)]
         weights = np.concatenate([net.skip, net.w2], 1)
         a = np.stack([_sum(b, w, v_and_h) for b, w in zip(net.b2, weights, strict=True)])
         b = _relu(a + _conv(a, net.k1, net.c1))
-        x_hat = b + _conv(b, net.k2, net.c2)
-        scaled = np.float32(255) * x_hat + np.float32(0.5)
-    return np.where(scaled > 0, np.minimum(scaled, np.float32(255)), 0).astype(np.uint8)
+        return b + _conv(b, net.k2, net.c2)
 
 
 def _relu(x: Floats) -> Floats:
