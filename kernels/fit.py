@@ -1,4 +1,4 @@
-"""The decoder of fitted pictures and frames: checks arguments and picks the fastest backend of this machine.
+"""The decoder of fitted pictures and frames: checks arguments, picks this machine's best backend.
 
 Everything is defined in `fit_ref`; every backend gives exactly those integers and pixels, with any
 number of threads. The interpreter lock is released meanwhile.
@@ -15,7 +15,16 @@ from . import fit_ref, rans
 from .errors import BitstreamError
 from .extension import compiled
 from .fit_ref import (
-    CROSS, GRIDS, LIMIT, PREDICTION_BITS, TAPS, TEMPORAL, Bytes, Context, Grid, Synthesis,
+    GRIDS,
+    LIMIT,
+    PREDICTION_BITS,
+    TAPS,
+    TEMPORAL,
+    Bytes,
+    Context,
+    Grid,
+    Samples,
+    Synthesis,
 )  # fmt: skip
 
 __all__ = [
@@ -132,7 +141,7 @@ def synthesise_frame(
     *,
     threads: int = 1,
     backend: str | None = None,
-) -> list[Bytes] | list[Grid]:
+) -> list[Samples]:
     """Planes of a frame: see `fit_ref.synthesise_frame`.
 
     Args:

@@ -51,6 +51,7 @@ Integers = npt.NDArray[np.int32]
 Grid = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+Samples = Bytes | Grid
 
 GRIDS = 7
 LIMIT = 511
@@ -155,7 +156,7 @@ class _Reader:
     def __init__(
         self, context: Context, shape: tuple[int, int], coarser: Sequence[Grid], other: Grid | None
     ) -> None:
-        """Begin with zeros; `coarser` has the next grids, nearest first, `other` the reference's."""
+        """Begin with zeros; `coarser` has the next grids, nearest first; `other`: the reference's."""
         self.taps = TAPS[: context.taps(other is not None)]
         self.other = None if other is None else np.pad(other, 1).astype(np.int32)
         rows, columns = shape
@@ -204,7 +205,7 @@ def symbols(
 
     Grids of zeros are not coded.
     """
-    others = reference or [None] * GRIDS
+    others: Sequence[Grid | None] = reference or [None] * GRIDS
     values: list[Integers] = [np.zeros(0, np.int32)]
     index: list[Bytes] = [np.zeros(0, np.uint8)]
     for k in range(GRIDS - 1, -1, -1):
@@ -243,7 +244,7 @@ def decode(
         BitstreamError: a latent is outside +-LIMIT.
     """
     shapes = grid_shapes(height, width)
-    others = reference or [None] * GRIDS
+    others: Sequence[Grid | None] = reference or [None] * GRIDS
     grids = [np.zeros(shape, np.int16) for shape in shapes]
     for k in range(GRIDS - 1, -1, -1):
         if not coded[k]:
@@ -295,7 +296,7 @@ def synthesise_frame(
     width: int,
     bits: int,
     prediction: Sequence[Grid] = (),
-) -> list[Bytes] | list[Grid]:
+) -> list[Samples]:
     """Planes of a frame: grey, or Y, U and V in 4:2:0; uint8 of 8 bits, otherwise int16.
 
     Args:
@@ -309,8 +310,8 @@ def synthesise_frame(
     unit = np.float32(1 / (((1 << bits) - 1) << (PREDICTION_BITS - bits)))
     x_hat = _x_hat(synthesis, grids, [unit * p for p in _full_size(prediction, grids[0].shape)])
     planes = [x_hat[0, :height, :width], *(_means(x) for x in x_hat[1:])]
-    dtype = np.uint8 if bits == 8 else np.int16
-    return [_integers(plane, bits).astype(dtype) for plane in planes]
+    samples = [_integers(plane, bits) for plane in planes]
+    return [s.astype(np.uint8) if bits == 8 else s.astype(np.int16) for s in samples]
 
 
 def _full_size(planes: Sequence[Grid], shape: tuple[int, ...]) -> list[Floats]:
