@@ -25,7 +25,7 @@ from .fit_ref import (
     Grid,
     Samples,
     Synthesis,
-)  # fmt: skip
+)
 
 __all__ = [
     "Context", "Synthesis", "decode", "grid_shapes", "symbols", "synthesise", "synthesise_frame",

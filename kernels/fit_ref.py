@@ -156,7 +156,7 @@ class _Reader:
     def __init__(
         self, context: Context, shape: tuple[int, int], coarser: Sequence[Grid], other: Grid | None
     ) -> None:
-        """Begin with zeros; `coarser` has the next grids, nearest first; `other`: the reference's."""
+        """Begin with zeros; `coarser`: the next grids, nearest first; `other`: the reference's."""
         self.taps = TAPS[: context.taps(other is not None)]
         self.other = None if other is None else np.pad(other, 1).astype(np.int32)
         rows, columns = shape
