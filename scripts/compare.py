@@ -1,5 +1,6 @@
 """Command line: latentpack compare photo.png --codecs image/light,avif --bpp 0.2."""
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from latentpack.scripts.page import Kind
 
+_KINDS = ("pictures", "sounds", "videos")
+
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE...")
@@ -23,12 +26,14 @@ if TYPE_CHECKING:
     "--codecs",
     help="Which, separated by commas; options of a codec follow an @.  [default: a few]",
 )
-@click.option("--bpp", type=float, help="Bits per pixel, whole file.  [default: 0.3]")
-@click.option("--max-bytes", type=click.IntRange(min=1), help="Largest size of a picture's file.")
+@click.option("--bpp", type=float, help="Bits per pixel, whole file.  [default for pictures: 0.3]")
+@click.option("--kbps", type=float, help="Of videos, whole file without sound.  [default: 300]")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Largest size of a file.")
 @click.option("--psnr", type=float, help="Quality in dB, over the colours that show.")
-@click.option("-q", "--quality", type=float, help="Pictures: 0 to 100, the codec's own scale.")
-@click.option("--start", type=Duration(), help="Of sounds, what is left out at the start.")
-@click.option("--seconds", type=Duration(), help="The most of a sound.  [default: 30; at most 5m]")
+@click.option("-q", "--quality", type=float, help="0 to 100, the codec's own scale.")
+@click.option("--start", type=Duration(), help="What is left out at the start of sounds, videos.")
+@click.option("--seconds", type=Duration(), help="The most of a sound or video.  [default: 30 and "
+              "10; at most 5m and 1m]")  # fmt: skip
 @click.option(
     "-o",
     "--output",
@@ -41,7 +46,7 @@ if TYPE_CHECKING:
 def compare(
     sources: tuple[str, ...], codecs: str | None, output: str, force: bool, **given: Any
 ) -> None:
-    """Show what codecs make of pictures or sounds, on one page for a browser.
+    """Show what codecs make of pictures, sounds or videos, on one page for a browser.
 
     The page is one file that needs no network. Pictures: original and results with a slider between
     any two, zoom, differences, sizes and times; each codec meets the rate as nearly as it can. A
@@ -52,6 +57,10 @@ def compare(
     sizes, qualities, a blind test. Each codec has its own rate: audio/rvq@kbps=6, audio/lossless,
     opus@12, mp3@32, aac@24 ...
 
+    Videos: players in step with a slider between any two versions, side by side, or their
+    differences; frame by frame, with the PSNR of each. Peers: x264, x265, svt-av1, vp9, x264-ld ...
+    as `evaluate video` has them.
+
     \b
     latentpack compare photo.png --bpp 0.2
     latentpack compare photo.png --codecs image/light,jpeg,avif,hevc --psnr 32 -o page.html
@@ -59,13 +68,14 @@ def compare(
     latentpack compare photo.png --codecs image/fit@preset=best,effort=3,avif --max-bytes 9000
     latentpack compare speech.wav --codecs audio/rvq@kbps=6,audio/rvq@kbps=3,opus@6
     latentpack compare podcast.mp3 --start 2m --seconds 20s
+    latentpack compare clip.mp4 --codecs video/lite,x264,svt-av1 --kbps 200 -o page.html
     """
     from rich.console import Console
 
     from latentpack.codecs.output import create
     from latentpack.scripts.jobs import find
 
-    files = [path for path, _ in find(sources, lambda: _suffixes("image") | _suffixes("audio"))]
+    files = [path for path, _ in find(sources, lambda: set().union(*map(_suffixes, _KINDS)))]
     asked = {name: value for name, value in given.items() if value is not None}
     bar = _bar()
     kind = _kind(files, codecs, asked, bar)
@@ -80,24 +90,34 @@ def compare(
 
 
 def _suffixes(kind: str) -> set[str]:
-    from latentpack.datasets import audio_kinds, images
+    module = {"pictures": "datasets.images", "sounds": "datasets.audio_kinds",
+              "videos": "scripts.video_clips"}[kind]  # fmt: skip
+    found: set[str] = importlib.import_module(f"latentpack.{module}").suffixes()
+    return found
 
-    return audio_kinds.suffixes() if kind == "audio" else images.suffixes()
 
-
-def _are_sounds(files: list[str]) -> bool:
-    sounds = _suffixes("audio")
-    found = {Path(file).suffix.lower() in sounds for file in files}
+def _kind_of(files: list[str]) -> str:
+    """Of all files; those whose names tell nothing are taken for pictures."""
+    kinds = {file: next((kind for kind in _KINDS[1:] if Path(file).suffix.lower()
+                         in _suffixes(kind)), _KINDS[0]) for file in files}  # fmt: skip
+    found = set(kinds.values())
     if len(found) > 1:
-        raise ValueError("pictures and sounds don't go on one page; name files of one kind")
-    return True in found
+        raise ValueError(
+            f"{' and '.join(sorted(found))} don't go on one page; name files of one kind"
+        )
+    return found.pop()
 
 
 def _kind(files: list[str], codecs: str | None, asked: dict[str, Any], bar: "Progress") -> "Kind":
-    if _are_sounds(files):
+    found = _kind_of(files)
+    if found == "sounds":
         from latentpack.scripts.listening import sounds
 
         return sounds(codecs, asked)
+    if found == "videos":
+        from latentpack.scripts.watching import videos
+
+        return videos(codecs, asked)
     from latentpack.scripts.comparison import pictures
 
     return pictures(codecs, asked, bar)

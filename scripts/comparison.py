@@ -112,9 +112,10 @@ def pictures(codecs: str | None, asked: dict[str, Any], bar: "Progress") -> Kind
 
 
 def _rate(asked: dict[str, Any]) -> Rate:
-    for name in ("start", "seconds"):
+    for name, owners in {"start": "sounds and videos", "seconds": "sounds and videos",
+                         "kbps": "videos"}.items():  # fmt: skip
         if name in asked:
-            raise click.UsageError(f"--{name} is for sounds")
+            raise click.UsageError(f"--{name} is for {owners}")
     if len(asked) > 1:
         raise click.UsageError(f"--{' and --'.join(asked)} exclude each other".replace("_", "-"))
     rate = Rate.of(**asked or {"bpp": 0.3})

@@ -123,8 +123,8 @@ def sounds(codecs: str | None, asked: dict[str, Any]) -> Kind:
     """
     for name in asked.keys() - {"start", "seconds"}:
         raise click.UsageError(
-            f"--{name.replace('_', '-')} is for pictures; sounds have a rate for each codec: "
-            "--codecs audio/rvq@kbps=6,opus@12"
+            f"--{name.replace('_', '-')} is for pictures and videos; sounds have a rate for each "
+            "codec: --codecs audio/rvq@kbps=6,opus@12"
         )
     start, seconds = asked.get("start", 0.0), asked.get("seconds", 30.0)
     if seconds > MOST_SECONDS:
@@ -283,4 +283,5 @@ def page(sounds: list[Sound]) -> bytes:
         "sounds": [asdict(sound) for sound in sounds],
     }
     scripts = ["spectrum", "player", "blind", "listening"]
-    return fill("listening", scripts, [sound.name for sound in sounds], data)
+    names = [sound.name for sound in sounds]
+    return fill("listening", scripts, names, data, ["transport"])

@@ -28,7 +28,7 @@ COMMANDS = {
     "pack": "Pack the tensors of a model file without loss.",
     "unpack": "Turn packed tensors back into a model file.",
     "info": "Say what is inside .lpk files and whether they are whole.",
-    "compare": "Show what codecs make of pictures or sounds, on one page for a browser.",
+    "compare": "Show what codecs make of files, on one page for a browser.",
     "evaluate": "Measure codecs on a folder of files, beside their peers.",
     "train": "Train a codec on your own files.",
     "demo": "Encode and decode bundled samples and show the results.",
