@@ -237,7 +237,8 @@ def _far(rate: Rate, size: int, psnr: float, clip: Clip) -> str | None:
 
 def _thumbnail(video: bytes, clip: Clip) -> str:
     with av.open(io.BytesIO(video), "r") as container:
-        picture = next(container.decode(video=0)).to_image()
+        frame: Any = next(container.decode(video=0))
+    picture = frame.to_image()
     picture = picture.crop((0, 0, clip.format.width, clip.format.height))
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()

@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from latentpack.codecs.codec import Rate
 from latentpack.datasets.video_peers import PEERS
-from latentpack.scripts import video_curves
+from latentpack.scripts import bench_video, video_curves
 from latentpack.scripts.video_clips import Clip, Untimed
 from latentpack.scripts.video_codecs import bytes_asked, open_by_name
 from latentpack.tests.clip_files import write
@@ -193,3 +194,15 @@ def test_a_missing_peer_is_said_and_left_out(folder, monkeypatch):
     assert "note: vp9 is left out: it needs an av with libvpx-vp9" in result.stderr
     result = run("evaluate", "video", "--data", folder, "--codecs", PEER, "--anchor", "vp9")
     assert result.exit_code == 2 and "vp9 can't run here; name another" in result.stderr
+
+
+def test_the_benchmark_has_a_row_for_each_codec(tmp_path, shallow, monkeypatch):
+    monkeypatch.setattr(bench_video, "_OURS", (shallow, "video/unknown"))
+    monkeypatch.setattr(bench_video, "_PEERS", (PEER.partition("@")[0],))
+    bench_video.write_sample(tmp_path / "a.mkv", 64, 48, 5)
+    result = CliRunner().invoke(bench_video.bench_video, [str(tmp_path / "a.mkv"), "--json"])
+    rows = rows_of(result)
+    assert list(rows) == [shallow, "x264"] and "5 frames of 64x48" in result.stdout
+    for row in rows.values():
+        assert row["decode_fps"] * 64 * 48 / 1e6 == pytest.approx(row["decode_mpx_per_s"])
+        assert row["encode_fps"] > 0 and row["psnr_yuv"] > 25
