@@ -1,31 +1,11 @@
-"""Lossless files of short clips, and a video codec without networks (a pytest plugin)."""
+"""Lossless files of short clips."""
 
 from fractions import Fraction
 
 import av
 import numpy as np
-import pytest
 
-from latentpack.codecs import registry
-from latentpack.tests.video_double import Shallow, clip
-
-
-class Double(Shallow):
-    """Says its options as the registry's codecs do."""
-
-    def __init__(self, gop=None):
-        super().__init__(gop)
-
-
-@pytest.fixture
-def shallow(monkeypatch):
-    """The double is a codec of the registry in this test."""
-    load = registry.load
-    monkeypatch.setitem(registry.CODECS, 200, Double.name)
-    monkeypatch.setattr(
-        registry, "load", lambda codec: Double if codec in (200, Double.name) else load(codec)
-    )
-    return Shallow.name
+from latentpack.tests.video_double import clip
 
 
 def write(path, count=6, width=48, height=32, bits=8, colours=3, seed=0, **colour):

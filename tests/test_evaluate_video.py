@@ -14,7 +14,7 @@ from latentpack.scripts.video_codecs import bytes_asked, open_by_name
 from latentpack.tests.clip_files import write
 from latentpack.tests.command_line import fails, run
 
-pytest_plugins = ["latentpack.tests.clip_files"]
+pytest_plugins = ["latentpack.tests.shallow_codec"]
 
 PEER = "x264@preset=ultrafast"
 

@@ -14,7 +14,7 @@ from latentpack.tests.clip_files import write, write_planes
 from latentpack.tests.command_line import fails, run
 from latentpack.tests.pages import fetches_nothing, read_page, said, type_keys
 
-pytest_plugins = ["latentpack.tests.browser", "latentpack.tests.clip_files"]
+pytest_plugins = ["latentpack.tests.browser", "latentpack.tests.shallow_codec"]
 
 PEER = "x264@preset=ultrafast"
 LEVELS = (40, 14)  # luma of the first frame, and how much it rises with each
