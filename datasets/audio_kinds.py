@@ -45,8 +45,14 @@ def tags_of(found: dict[str, str]) -> dict[str, str]:
     }
 
 
-def explain(reason: str, file: BinaryIO) -> str:
-    """A plainer reason than `reason`, where the bytes show one; reads from the file."""
+def explain(reason: str, file: BinaryIO, what: str = "sound") -> str:
+    """A plainer reason than `reason`, where the bytes show one; reads from the file.
+
+    Args:
+        reason: why nothing was found.
+        file: in which.
+        what: was looked for.
+    """
     head = b""
     if file.seekable():
         file.seek(0)
@@ -54,7 +60,7 @@ def explain(reason: str, file: BinaryIO) -> str:
         if not head:
             return "the file is empty"
     if head.startswith(b"\x89LPK"):
-        return "no sound but a latentpack file; `latentpack decode` turns it into one"
+        return f"no {what} but a latentpack file; `latentpack decode` turns it into one"
     if head and b"\0" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return "no sound but a text file"
+        return f"no {what} but a text file"
     return reason
