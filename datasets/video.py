@@ -115,8 +115,7 @@ class VideoReader:
             kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "nothing"
             self._fail(f"it holds no video, but {kinds.replace('video', 'a cover picture')}")
         if number is None:
-            best = self._container.streams.best("video")
-            chosen = best if best in found else found[0]
+            chosen = max(found, key=_rank)
         elif 0 <= number < len(found):
             chosen = found[number]
         else:
@@ -124,7 +123,9 @@ class VideoReader:
         if chosen.codec_context is None:
             self._fail("its video is of a kind that can't be decoded")
         if len(found) > 1:
-            self._note(f"video {found.index(chosen)} of {len(found)} in the file; others are tracks")
+            self._note(
+                f"video {found.index(chosen)} of {len(found)} in the file; others are tracks"
+            )
         return chosen
 
     def _decoder(self, threads: int | None) -> None:
@@ -219,8 +220,8 @@ class VideoReader:
         if self._read:
             raise RuntimeError(f"{self._name} has been read; open it again")
         self._read = True
-        begin = None if start is None or start <= 0 else self.start + Fraction(start)
-        stop = None if end is None else self.start + Fraction(end)
+        begin = None if start is None or start <= 0 else self.start + _exact(start)
+        stop = None if end is None else self.start + _exact(end)
         queue = TrackQueue([Fraction(*track["time_base"]) for track in self.tracks], begin, stop)
         still = [packet for packet in self._before if _is_picture(self.tracks[packet.track])]
         yield from self._attached
@@ -390,9 +391,7 @@ class VideoReader:
             return
         read = float((last.pts + last.duration) * self.time_base - self.start)
         missing = self.seconds - read
-        if self._stream.duration and missing > max(
-            _MISSING_SECONDS, _MISSING_SHARE * self.seconds
-        ):
+        if self._stream.duration and missing > max(_MISSING_SECONDS, _MISSING_SHARE * self.seconds):
             self._damage_time = last.pts * self.time_base
             self._damaged(f"it says {self.seconds:.2f} s and ends after {read:.2f} s: cut short")
 
@@ -439,28 +438,38 @@ class _Pts:
         self._step = 0
 
     def of(self, frame: Any) -> int:
-        pts = frame.pts if frame.pts is not None else frame.dts
+        pts: int | None = frame.pts if frame.pts is not None else frame.dts
         last, step = self._last, self._step or self._usual
         self._step = frame.duration or 0
         if pts is None or (last is not None and pts <= last):
-            made = 0 if last is None else last + step
-            if pts is None:
+            if pts is None or last is None:
                 self._note("frames have no time; they get that of the frame rate")
             else:
                 self._note(
                     f"at {float(last * self._seconds):.2f} s of the file's clock frames have no "
                     "later time than those before; they get that of the frame rate"
                 )
-            pts = made
+            pts = 0 if last is None else last + step
         self._last = pts
-        return int(pts)
+        return pts
 
     def restart(self) -> None:
         self._last, self._step = None, 0
 
 
+def _exact(seconds: Fraction | float) -> Fraction:
+    """What was meant by a time in binary: 0.16 is 4/25, so that a frame of that time is met."""
+    return seconds if isinstance(seconds, Fraction) else Fraction(repr(float(seconds)))
+
+
 def _is_still(stream: Any) -> bool:
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def _rank(stream: Any) -> tuple[bool, int, int]:
+    context = stream.codec_context
+    pixels = context.width * context.height if context is not None else -1
+    return bool(stream.disposition & Disposition.default), pixels, -stream.index
 
 
 def _is_picture(track: dict[str, Any]) -> bool:
@@ -495,7 +504,8 @@ def open_video(
 
     Args:
         source: a path, or a binary file object, which needn't be seekable.
-        stream: which of the file's videos, from 0; None is the best. The others are tracks.
+        stream: which of the file's videos, from 0; None is the one with most pixels among those
+            shown by default. The others are tracks.
         keep_going: of a damaged file take what can be decoded; what was wrong stands in `notes`.
             Otherwise it is an error.
         threads: of FFmpeg's decoder; None leaves it to FFmpeg.

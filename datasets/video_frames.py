@@ -149,7 +149,7 @@ def frame_of(planes: tuple[Tensor, ...], name: str, padded: tuple[int, int] | No
         padded: height and width that the frame gets, the last row and column repeated.
     """
     height, width = padded or planes[0].shape
-    frame = av.VideoFrame(width, height, name)
+    frame: Any = av.VideoFrame(width, height, name)
     for plane, source in zip(frame.planes, planes, strict=True):
         x = source.numpy()
         row = plane.line_size // x.itemsize

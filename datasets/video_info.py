@@ -8,7 +8,7 @@ from typing import Any
 from av.sidedata.sidedata import Type
 
 from .video_frames import FULL, LIMITED, Layout, is_full_range, matrix_for_rgb
-from .video_tracks import pair
+from .video_tracks import pair, stream_tags
 
 UNKNOWN = 2  # H.273's number for it, in matrix, primaries and transfer
 FIELD_ORDERS = {"tt": 2, "bb": 3, "tb": 4, "bt": 5}  # FFmpeg's names and numbers
@@ -31,6 +31,8 @@ def describe_video(frame: Any, stream: Any, layout: Layout) -> dict[str, Any]:
             luminance in cd/m2 (SMPTE ST 2086).
         content_light: most and mean light level in cd/m2 (CTA 861.3).
         codec: FFmpeg's name of what the source was coded with.
+        disposition: what the stream is for, in FFmpeg's names.
+        tags: of the stream, such as "language".
     """
     info: dict[str, Any] = {"time_base": pair(stream.time_base)}
     if rate := pair(stream.average_rate or stream.guessed_rate):
@@ -43,7 +45,7 @@ def describe_video(frame: Any, stream: Any, layout: Layout) -> dict[str, Any]:
         info["field_order"] = order
     info |= _side_data(frame)
     info["codec"] = stream.codec_context.codec.canonical_name
-    return info
+    return info | stream_tags(stream)
 
 
 def _colours(frame: Any, layout: Layout) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def readable_source(file: BinaryIO) -> tuple[BinaryIO, bool]:
 
 
 def _look_ahead(file: BinaryIO) -> tuple[bytes, bool]:
-    """The bytes read, and whether they are of an MP4 or MOV whose index is not before the frames."""
+    """The bytes read, and whether they are of an MP4 or MOV whose index is behind the frames."""
     head, position = bytearray(), 0
     while True:
         head += file.read(max(0, position + 2 * _HEAD - len(head)))

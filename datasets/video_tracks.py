@@ -17,6 +17,7 @@ from av.packet import PacketSideData, packet_sidedata_type_from_literal
 from av.stream import Disposition
 
 KINDS = ("audio", "subtitle", "video", "attachment")
+_USUAL_BASE = [1, 1000]  # of what has no time, such as a font
 _MOST_SIDE = 1 << 31  # of pictures and rates in hostile descriptions
 # Tags that containers make up themselves, of which old ones would be wrong.
 _STALE = ("encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id",
@@ -57,7 +58,10 @@ def describe(stream: Any) -> dict[str, Any]:
     if stream.type not in KINDS or (context is None and stream.type != "attachment"):
         what = getattr(stream, "name", None) or "unknown"
         raise ValueError(f"{stream.type} of kind {what!r} is left out")
-    track: dict[str, Any] = {"type": stream.type, "time_base": pair(stream.time_base)}
+    track: dict[str, Any] = {
+        "type": stream.type,
+        "time_base": pair(stream.time_base) or _USUAL_BASE,
+    }
     if context is not None:
         track["codec"] = context.codec.canonical_name
         if context.extradata:
@@ -75,11 +79,25 @@ def describe(stream: Any) -> dict[str, Any]:
         ):
             if value:
                 track[name] = value
+    return track | stream_tags(stream)
+
+
+def stream_tags(stream: Any) -> dict[str, Any]:
+    """What a stream is for, and its tags, of which "language" is one."""
+    found: dict[str, Any] = {}
     if names := [flag.name for flag in Disposition if stream.disposition & flag]:
-        track["disposition"] = names
+        found["disposition"] = names
     if tags := kept_tags(stream.metadata):
-        track["tags"] = tags
-    return track
+        found["tags"] = tags
+    return found
+
+
+def set_stream_tags(stream: Any, found: Mapping[str, Any]) -> None:
+    """The mirror of `stream_tags`."""
+    names, known = found.get("disposition"), Disposition.__members__
+    if isinstance(names, list):
+        stream.disposition = sum({known[n].value for n in names if n in known})
+    stream.metadata.update(strings(found.get("tags")))
 
 
 def packets_of(attachment: Any, track: int) -> TrackPacket:
@@ -153,8 +171,7 @@ class TrackSink:
             raise ValueError(f"{codec} is {self.stream.type}, not {kind}")
         _set_parameters(self.stream.codec_context, track, self._convert is _as_it_is)
         self.stream.time_base = self.time_base
-        self.stream.disposition = _disposition(track.get("disposition"))
-        self.stream.metadata.update(strings(track.get("tags")))
+        set_stream_tags(self.stream, track)
 
     def packet(self, source: TrackPacket, shift: Fraction) -> Any | None:
         """A packet to mux, `shift` seconds earlier; None for an attachment's, which is in it."""
@@ -219,11 +236,6 @@ def _add_attachment(container: Any, track: Mapping[str, Any], first: TrackPacket
     return container.add_attachment(name, kind or "application/octet-stream", first.data)
 
 
-def _disposition(names: Any) -> int:
-    known = Disposition.__members__
-    return sum({known[n].value for n in names if n in known} if isinstance(names, list) else ())
-
-
 def _set_side_data(packet: Any, name: str, data: bytes) -> None:
     try:
         kind = packet_sidedata_type_from_literal(name)  # type: ignore[arg-type]
@@ -263,8 +275,8 @@ def kept_chapters(chapters: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def chapters_to_write(chapters: Any, shift: Fraction) -> list[dict[str, Any]]:
-    """The mirror of `kept_chapters`, `shift` seconds earlier; those that end before 0 are left out."""
-    found = []
+    """The mirror of `kept_chapters`, `shift` seconds earlier; without those that end before 0."""
+    found: list[dict[str, Any]] = []
     for chapter in chapters if isinstance(chapters, list) else ():
         if not isinstance(chapter, Mapping):
             raise ValueError(f"a chapter is {chapter!r:.60}, expected a map")

@@ -108,7 +108,7 @@ def get_part(body: bytes | memoryview, track: int) -> list[TrackPacket]:
 
 def _columns(packets: Sequence[TrackPacket]) -> Iterator[int]:
     """Flags; steps of the clock; pts against it; durations; sizes; counts of side data."""
-    clocks = []
+    clocks: list[int] = []
     for packet in packets:
         for time in (packet.pts, packet.dts, packet.duration):
             if time is not None and abs(time) >= _MOST_TIME:
@@ -116,11 +116,7 @@ def _columns(packets: Sequence[TrackPacket]) -> Iterator[int]:
         time = packet.pts if packet.dts is None else packet.dts
         clocks.append(time if time is not None else (clocks[-1] if clocks else 0))
     for packet in packets:
-        yield (
-            _KEY * packet.key
-            + _NO_PTS * (packet.pts is None)
-            + _NO_DTS * (packet.dts is None)
-        )
+        yield (_KEY * packet.key + _NO_PTS * (packet.pts is None) + _NO_DTS * (packet.dts is None))
     yield from (now - before for now, before in zip(clocks, [0, *clocks], strict=False))
     for packet, clock in zip(packets, clocks, strict=True):
         yield 0 if packet.pts is None else packet.pts - clock
