@@ -1,4 +1,4 @@
-"""Files that can't seek, such as pipes, for FFmpeg: most can be read on the way, some must be kept."""
+"""Files that can't seek, such as pipes, for FFmpeg: most are read on the way, some are kept."""
 
 from __future__ import annotations
 

@@ -156,8 +156,8 @@ class VideoWriter:
         if self._padded != (self._height, self._width):
             self.notes.append(
                 f"{self.format_name} by {self._encoder} holds even sizes only; {self._width}x"
-                f"{self._height} becomes {self._padded[1]}x{self._padded[0]}, the edge repeated; mkv "
-                "keeps it"
+                f"{self._height} becomes {self._padded[1]}x{self._padded[0]}, the edge repeated; "
+                "mkv keeps it"
             )
 
     def write(self, frame: Any) -> None:
