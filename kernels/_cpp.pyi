@@ -260,6 +260,25 @@ def motion_search(
     isa: int,
     /,
 ) -> None: ...
+def motion_encode(
+    vectors: ReadableBuffer,
+    modes: ReadableBuffer,
+    before: ReadableBuffer,
+    modes_before: ReadableBuffer,
+    shape: tuple[int, int],
+    prior: bytes,
+    /,
+) -> bytes: ...
+def motion_decode(
+    data: ReadableBuffer,
+    before: ReadableBuffer,
+    modes_before: ReadableBuffer,
+    shape: tuple[int, int],
+    prior: bytes,
+    vectors: WriteableBuffer,
+    modes: WriteableBuffer,
+    /,
+) -> int: ...
 def xxh3_64(data: ReadableBuffer, isa: int, /) -> int: ...
 def memory_prefer_large_pages(buffer: WriteableBuffer, /) -> None: ...
 def memory_join(parts: list[ReadableBuffer], /) -> bytes: ...

@@ -82,8 +82,7 @@ struct Wanted {
   const uint8_t* current;
   const uint8_t* references[2];  // the second null with one
   size_t rows, columns;
-  const Vector* before;          // the field of the picture before, or null
-  const uint8_t* modes_before;
+  FieldView before;              // the field of the picture before, or null vectors
   double lmbda;
   int effort;
 };

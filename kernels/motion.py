@@ -1,7 +1,8 @@
-"""Motion of blocks: search and prediction. Checks arguments and picks this machine's best backend.
+"""Motion of blocks: search, coding and prediction. Checks arguments and picks this machine's best backend.
 
-What a field predicts is defined in `motion_ref`; every backend gives exactly those samples. The
-search gives the same field with every compiled backend. The interpreter lock is released meanwhile.
+What a field predicts is defined in `motion_ref` and its bytes in `motion_coder_ref`; every backend
+gives exactly those. The search gives the same field with every compiled backend. The interpreter
+lock is released meanwhile.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import motion_ref, rans
+from . import motion_coder_ref, motion_ref, rans
+from .errors import BitstreamError
 from .extension import compiled
+from .motion_prior import PRIOR
 from .motion_ref import (
     CHROMA_TAPS,
     DEPTH,
@@ -26,9 +29,21 @@ from .motion_ref import (
     blocks,
 )
 
-__all__ = ["CHROMA_TAPS", "EFFORTS", "LUMA_TAPS", "Field", "blocks", "search", "warp", "warp_float"]
+__all__ = [
+    "CHROMA_TAPS",
+    "EFFORTS",
+    "LUMA_TAPS",
+    "Field",
+    "blocks",
+    "decode",
+    "encode",
+    "search",
+    "warp",
+    "warp_float",
+]
 
 EFFORTS = 3
+MAX_SIDE = 65536  # of a picture
 _NOTHING = np.empty(0, np.uint8)
 _KINDS = {np.dtype(np.uint8): 0, np.dtype(np.int16): 1}
 
@@ -193,13 +208,83 @@ def search(
     vectors = np.zeros((2, h, w, 2) if two else (h, w, 2), np.int16)
     field = Field(vectors, np.zeros((h, w), np.uint8) if two else None)
     if before is not None:
-        _check_references(len(references), before)
-        _check_field(before, (h, w))
+        _check_before(before, (h, w), two)
     compiled().motion_search(
         pictures[0], pictures[1], pictures[2] if two else _NOTHING, shape,
-        *(_buffers(before) if before else (_NOTHING, _NOTHING)), lmbda, effort,
+        *_buffers(before), lmbda, effort,
         *_buffers(field), rans.ISAS.index(chosen),
     )  # fmt: skip
+    return field
+
+
+def encode(field: Field, before: Field | None = None, *, backend: str | None = None) -> bytes:
+    """Code a field, without its size.
+
+    Args:
+        field: of one reference or of two.
+        before: a field of the same size for as many references, which the decoder has too (of the
+            picture before); motion like its costs less.
+        backend: one of `rans.backends()`; None = the fastest. The bytes are the same.
+
+    Returns:
+        The bytes; none at all for a field of zeros (of two references: of zeros and means).
+
+    Raises:
+        ValueError: a wrong dtype, shape or mode.
+    """
+    two = field.mode is not None
+    shape = field.vectors.shape[-3:-1]
+    if field.vectors.ndim != (4 if two else 3) or 0 in shape:
+        raise ValueError(f"vectors are {field.vectors.shape}, expected [h, w, 2] or [2, h, w, 2]")
+    _check_field(field, shape)
+    if before is not None:
+        _check_before(before, shape, two)
+    if rans.pick(backend) == "ref":
+        return motion_coder_ref.encode(field, before)
+    data: bytes = compiled().motion_encode(
+        *_buffers(field), *_buffers(before), (8 * shape[0], 8 * shape[1]), PRIOR
+    )
+    return data
+
+
+def decode(
+    data: bytes | bytearray | memoryview,
+    height: int,
+    width: int,
+    *,
+    two: bool = False,
+    before: Field | None = None,
+    backend: str | None = None,
+) -> Field:
+    """The field that `encode` coded.
+
+    Args:
+        data: all its bytes and no others. There is no checksum: damage gives another field.
+        height: of the picture, in luma samples.
+        width: of the picture.
+        two: whether it is for two references.
+        before: as it was for encoding.
+        backend: as for `encode`.
+
+    Raises:
+        ValueError: a wrong size or field before.
+        BitstreamError: there are more bytes than the field takes.
+    """
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise ValueError(f"a picture of {height} x {width}, expected sides of 1 to {MAX_SIDE}")
+    h, w = blocks(height, width)
+    if before is not None:
+        _check_before(before, (h, w), two)
+    if rans.pick(backend) == "ref":
+        field, used = motion_coder_ref.decode(bytes(data), h, w, two, before)
+    else:
+        vectors = np.zeros((2, h, w, 2) if two else (h, w, 2), np.int16)
+        field = Field(vectors, np.zeros((h, w), np.uint8) if two else None)
+        used = compiled().motion_decode(
+            data, *_buffers(before), (height, width), PRIOR, *_buffers(field)
+        )
+    if used < len(data):
+        raise BitstreamError(f"the field takes {used} bytes at most, there are {len(data)}")
     return field
 
 
@@ -214,7 +299,9 @@ def _as_bytes(picture: Array, bits: int) -> Array:
     return rounded.clip(0, 255).astype(np.uint8)
 
 
-def _buffers(field: Field) -> tuple[motion_ref.Vectors, motion_ref.Modes]:
+def _buffers(field: Field | None) -> tuple[Array, Array]:
+    if field is None:
+        return _NOTHING, _NOTHING
     mode = _NOTHING if field.mode is None else field.mode
     return np.ascontiguousarray(field.vectors), np.ascontiguousarray(mode)
 
@@ -222,6 +309,11 @@ def _buffers(field: Field) -> tuple[motion_ref.Vectors, motion_ref.Modes]:
 def _check_references(count: int, field: Field) -> None:
     if count != (1 if field.mode is None else 2):
         raise ValueError(f"{count} references, but a field for {1 if field.mode is None else 2}")
+
+
+def _check_before(before: Field, shape: tuple[int, int], two: bool) -> None:
+    _check_references(1 + two, before)
+    _check_field(before, shape)
 
 
 def _check_field(field: Field, shape: tuple[int, int]) -> None:

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "motion.h"
+#include "motion_coder.h"
 #include "python_arguments.h"
 
 namespace {
@@ -32,6 +33,13 @@ bool legal_field(const View& vectors, const View& modes, size_t blocks) {
   for (size_t i = 0; i < modes.size(); ++i)
     if (modes.data()[i] > motion::kMean) return false;
   return true;
+}
+
+// Of a picture of this size; null vectors where there is no field.
+motion::FieldView view_of(const View& vectors, const View& modes, Py_ssize_t rows,
+                          Py_ssize_t columns) {
+  return {vectors.size() ? vectors.as<motion::Vector>() : nullptr,
+          modes.size() ? modes.data() : nullptr, blocks_of(rows, 1), blocks_of(columns, 1)};
 }
 
 template <typename T, typename Out>
@@ -79,6 +87,11 @@ PyObject* motion_warp(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+// Whether there is a field before, and it is one for as many references, or none.
+bool legal_before(const View& before, const View& modes, bool two, size_t blocks) {
+  return !before.size() || (legal_field(before, modes, blocks) && two == (modes.size() > 0));
+}
+
 PyObject* motion_search(PyObject*, PyObject* args) {
   View current, first, second, before, modes_before, vectors, modes;
   Py_ssize_t rows, columns;
@@ -92,18 +105,16 @@ PyObject* motion_search(PyObject*, PyObject* args) {
     return failed("numbers do not fit");
   const size_t n = static_cast<size_t>(rows) * static_cast<size_t>(columns);
   const size_t blocks = blocks_of(rows, 1) * blocks_of(columns, 1);
-  const bool two = second.size() > 0, temporal = before.size() > 0;
+  const bool two = second.size() > 0;
   if (current.size() != n || first.size() != n || (two && second.size() != n) ||
       two != (modes.size() > 0) || !legal_field(vectors, modes, blocks) ||
-      (temporal && (!legal_field(before, modes_before, blocks) ||
-                    two != (modes_before.size() > 0))))
+      !legal_before(before, modes_before, two, blocks))
     return failed("arrays do not fit");
   const motion::Wanted wanted{current.data(),
                               {first.data(), two ? second.data() : nullptr},
                               static_cast<size_t>(rows),
                               static_cast<size_t>(columns),
-                              temporal ? before.as<motion::Vector>() : nullptr,
-                              temporal && two ? modes_before.data() : nullptr,
+                              view_of(before, modes_before, rows, columns),
                               lmbda,
                               effort};
   bool memory = true;
@@ -119,6 +130,60 @@ PyObject* motion_search(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+PyObject* motion_encode(PyObject*, PyObject* args) {
+  View vectors, modes, before, modes_before, prior;
+  Py_ssize_t rows, columns;
+  if (!PyArg_ParseTuple(args, "y*y*y*y*(nn)y*", &vectors.view, &modes.view, &before.view,
+                        &modes_before.view, &rows, &columns, &prior.view))
+    return nullptr;
+  const bool two = modes.size() > 0;
+  if (!legal_side(rows) || !legal_side(columns) || prior.size() != motion::prior_size())
+    return failed("numbers do not fit");
+  const size_t blocks = blocks_of(rows, 1) * blocks_of(columns, 1);
+  if (!legal_field(vectors, modes, blocks) || !legal_before(before, modes_before, two, blocks))
+    return failed("arrays do not fit");
+  std::vector<uint8_t> data;
+  bool memory = true;
+  Py_BEGIN_ALLOW_THREADS
+  try {
+    data = motion::encode(view_of(vectors, modes, rows, columns),
+                          view_of(before, modes_before, rows, columns), prior.data());
+  } catch (const std::bad_alloc&) {
+    memory = false;
+  }
+  Py_END_ALLOW_THREADS
+  if (!memory) return PyErr_NoMemory();
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(data.data()),
+                                   static_cast<Py_ssize_t>(data.size()));
+}
+
+PyObject* motion_decode(PyObject*, PyObject* args) {
+  View data, vectors, modes, before, modes_before, prior;
+  Py_ssize_t rows, columns;
+  if (!PyArg_ParseTuple(args, "y*y*y*(nn)y*w*w*", &data.view, &before.view, &modes_before.view,
+                        &rows, &columns, &prior.view, &vectors.view, &modes.view))
+    return nullptr;
+  const bool two = modes.size() > 0;
+  if (!legal_side(rows) || !legal_side(columns) || prior.size() != motion::prior_size())
+    return failed("numbers do not fit");
+  const size_t blocks = blocks_of(rows, 1) * blocks_of(columns, 1);
+  if (!legal_field(vectors, modes, blocks) || !legal_before(before, modes_before, two, blocks))
+    return failed("arrays do not fit");
+  size_t used = 0;
+  bool memory = true;
+  Py_BEGIN_ALLOW_THREADS
+  try {
+    used = motion::decode(data.data(), data.size(), view_of(before, modes_before, rows, columns),
+                          prior.data(), blocks_of(rows, 1), blocks_of(columns, 1),
+                          vectors.as<motion::Vector>(), two ? modes.data() : nullptr);
+  } catch (const std::bad_alloc&) {
+    memory = false;
+  }
+  Py_END_ALLOW_THREADS
+  if (!memory) return PyErr_NoMemory();
+  return PyLong_FromSize_t(used);
+}
+
 }  // namespace
 
 PyMethodDef motion_methods[] = {
@@ -127,5 +192,9 @@ PyMethodDef motion_methods[] = {
     {"motion_search", motion_search, METH_VARARGS,
      "(current, first, second, (rows, columns), before, modes_before, lmbda, effort, vectors, "
      "modes, isa)."},
+    {"motion_encode", motion_encode, METH_VARARGS,
+     "(vectors, modes, before, modes_before, (rows, columns), prior): bytes."},
+    {"motion_decode", motion_decode, METH_VARARGS,
+     "(data, before, modes_before, (rows, columns), prior, vectors, modes): bytes that were read."},
     {nullptr, nullptr, 0, nullptr},
 };

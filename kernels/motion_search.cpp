@@ -114,23 +114,13 @@ class Search {
     std::unique_ptr<Grid> last;
     for (int pass = 0; pass < effort_.passes; ++pass) {
       last_ = last.get();
-      auto fresh = std::make_unique<Grid>(rows_, columns_, two_, wanted_.before,
-                                          wanted_.modes_before);
+      auto fresh = std::make_unique<Grid>(rows_, columns_, two_, wanted_.before);
       grid_ = fresh.get();
       for (int r = 0; r < rows_; r += kRoot)
         for (int c = 0; c < columns_; c += kRoot) node(r, c, kRoot, nullptr);
       last = std::move(fresh);
     }
-    for (int r = 0; r < rows_; ++r) {
-      for (int c = 0; c < columns_; ++c) {
-        const size_t i = static_cast<size_t>(r * columns_ + c);
-        const Motion& motion = last->at(r, c);
-        vectors[i] = motion.v[0];
-        if (!two_) continue;
-        vectors[static_cast<size_t>(rows_ * columns_) + i] = motion.v[1];
-        modes[i] = motion.mode;
-      }
-    }
+    last->copy(vectors, modes);
   }
 
  private:
@@ -207,7 +197,7 @@ class Search {
     const int middle_r = p.r + p.side / 2, middle_c = p.c + p.side / 2;
     starts.add(legal(p, from));
     for (int i = 0; i < choices.count; ++i)
-      if (choices.list[i].uses(reference)) starts.add(legal(p, choices.list[i].v[reference]));
+      if (choices.list[i].motion.uses(reference)) starts.add(legal(p, choices.list[i].motion.v[reference]));
     if (above && above->uses(reference)) starts.add(legal(p, above->v[reference]));
     for (int dr = -1; dr <= 1; ++dr)
       for (int dc = -1; dc <= 1; ++dc)
@@ -217,8 +207,8 @@ class Search {
       const int places[4][2] = {{middle_r, middle_c}, {p.r, p.c}, {p.r, p.c + p.side},
                                 {p.r + p.side, p.c}};
       for (const auto& place : places)
-        if (last_->depth(place[0], place[1]) && last_->at(place[0], place[1]).uses(reference))
-          starts.add(legal(p, last_->at(place[0], place[1]).v[reference]));
+        if (const Motion* m = last_->at(place[0], place[1]); m && m->uses(reference))
+          starts.add(legal(p, m->v[reference]));
     }
     const int64_t bits = (two_ ? 3 : 1) * kUnit;
     Found found{{}, INT64_MAX};
@@ -255,11 +245,11 @@ class Search {
       if (mean.cost < found.cost) found = mean;
     }
     for (int i = 0; i < choices.count; ++i) {
-      const Motion& m = choices.list[i];
+      const Motion& m = choices.list[i].motion;
       if ((m.uses(0) && !(legal(p, m.v[0]) == m.v[0])) ||
           (m.uses(1) && !(legal(p, m.v[1]) == m.v[1])))
         continue;
-      try_motion(p, m, kUnit / 2 + kUnit * std::min(i + 1, kCandidates - 1), found);
+      try_motion(p, m, kUnit / 2 + kUnit * std::min(i + 1, kChoices - 1), found);
     }
     return found;
   }
@@ -268,7 +258,6 @@ class Search {
   int64_t node(int r, int c, int side, const Motion* above) {
     const Place p{r, c, side};
     Found whole = leaf(p, above);
-    const int depth = 1 + log2_of(side);
     const int64_t no = side > 1 ? price(kUnit / 2) : 0, yes = price(3 * kUnit / 2);
     whole.cost += no;
     // Splitting costs four leaves at least; what it can gain is a part of the distance.
@@ -280,7 +269,7 @@ class Search {
       }
       if (parts < whole.cost) return parts;
     }
-    grid_->fill(r, c, side, whole.motion, depth);
+    grid_->fill(r, c, side, log2_of(side), whole.motion, false);
     return whole.cost;
   }
 
