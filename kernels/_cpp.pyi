@@ -266,7 +266,6 @@ def motion_encode(
     before: ReadableBuffer,
     modes_before: ReadableBuffer,
     shape: tuple[int, int],
-    prior: bytes,
     /,
 ) -> bytes: ...
 def motion_decode(
@@ -274,7 +273,6 @@ def motion_decode(
     before: ReadableBuffer,
     modes_before: ReadableBuffer,
     shape: tuple[int, int],
-    prior: bytes,
     vectors: WriteableBuffer,
     modes: WriteableBuffer,
     /,

@@ -1,4 +1,4 @@
-"""Motion of blocks: search, coding and prediction. Checks arguments and picks this machine's best backend.
+"""Motion of blocks: search, coding, prediction. Checks arguments and picks the best backend.
 
 What a field predicts is defined in `motion_ref` and its bytes in `motion_coder_ref`; every backend
 gives exactly those. The search gives the same field with every compiled backend. The interpreter
@@ -14,7 +14,6 @@ import numpy as np
 from . import motion_coder_ref, motion_ref, rans
 from .errors import BitstreamError
 from .extension import compiled
-from .motion_prior import PRIOR
 from .motion_ref import (
     CHROMA_TAPS,
     DEPTH,
@@ -227,23 +226,22 @@ def encode(field: Field, before: Field | None = None, *, backend: str | None = N
         backend: one of `rans.backends()`; None = the fastest. The bytes are the same.
 
     Returns:
-        The bytes; none at all for a field of zeros (of two references: of zeros and means).
+        The bytes; one for a field of zeros (of two references: of zeros and means).
 
     Raises:
         ValueError: a wrong dtype, shape or mode.
     """
     two = field.mode is not None
-    shape = field.vectors.shape[-3:-1]
-    if field.vectors.ndim != (4 if two else 3) or 0 in shape:
+    if field.vectors.ndim != (4 if two else 3) or not field.vectors.size:
         raise ValueError(f"vectors are {field.vectors.shape}, expected [h, w, 2] or [2, h, w, 2]")
+    h, w = field.vectors.shape[-3:-1]
+    shape = h, w
     _check_field(field, shape)
     if before is not None:
         _check_before(before, shape, two)
     if rans.pick(backend) == "ref":
         return motion_coder_ref.encode(field, before)
-    data: bytes = compiled().motion_encode(
-        *_buffers(field), *_buffers(before), (8 * shape[0], 8 * shape[1]), PRIOR
-    )
+    data: bytes = compiled().motion_encode(*_buffers(field), *_buffers(before), (8 * h, 8 * w))
     return data
 
 
@@ -280,9 +278,7 @@ def decode(
     else:
         vectors = np.zeros((2, h, w, 2) if two else (h, w, 2), np.int16)
         field = Field(vectors, np.zeros((h, w), np.uint8) if two else None)
-        used = compiled().motion_decode(
-            data, *_buffers(before), (height, width), PRIOR, *_buffers(field)
-        )
+        used = compiled().motion_decode(data, *_buffers(before), (height, width), *_buffers(field))
     if used < len(data):
         raise BitstreamError(f"the field takes {used} bytes at most, there are {len(data)}")
     return field

@@ -21,8 +21,8 @@ int16_t wrapped(int x) { return static_cast<int16_t>(x); }
 template <typename Coder>
 class Walk {
  public:
-  Walk(Coder& coder, const uint8_t* prior, Grid& grid, const Motion* wanted)
-      : model_(coder, prior), grid_(grid), wanted_(wanted) {}
+  Walk(Coder& coder, Grid& grid, const Motion* wanted)
+      : model_(coder), grid_(grid), wanted_(wanted) {}
 
   void run() {
     const int side = std::max(grid_.rows, grid_.columns);
@@ -181,24 +181,22 @@ const Tables& Tables::get() {
   return tables;
 }
 
-size_t prior_size() { return static_cast<size_t>(kKinds.slots); }
-
-std::vector<uint8_t> encode(const FieldView& field, const FieldView& before, const uint8_t* prior) {
+std::vector<uint8_t> encode(const FieldView& field, const FieldView& before) {
   const int rows = static_cast<int>(field.rows), columns = static_cast<int>(field.columns);
   Grid grid(rows, columns, field.modes, before);
   std::vector<Motion> wanted(field.rows * field.columns);
   for (size_t i = 0; i < wanted.size(); ++i) wanted[i] = motion_of(field, i);
   pixels::Encoder coder;
-  Walk<pixels::Encoder>(coder, prior, grid, wanted.data()).run();
+  Walk<pixels::Encoder>(coder, grid, wanted.data()).run();
   coder.finish();
   return coder.out;
 }
 
-size_t decode(const uint8_t* data, size_t size, const FieldView& before, const uint8_t* prior,
-              size_t rows, size_t columns, Vector* vectors, uint8_t* modes) {
+size_t decode(const uint8_t* data, size_t size, const FieldView& before, size_t rows,
+              size_t columns, Vector* vectors, uint8_t* modes) {
   Grid grid(static_cast<int>(rows), static_cast<int>(columns), modes, before);
   pixels::Decoder coder(data, size);
-  Walk<pixels::Decoder>(coder, prior, grid, nullptr).run();
+  Walk<pixels::Decoder>(coder, grid, nullptr).run();
   grid.copy(vectors, modes);
   return static_cast<size_t>(coder.at - data);
 }

@@ -9,13 +9,10 @@
 
 namespace latentpack::motion {
 
-// Bytes of the prior.
-size_t prior_size();
-
 // `before` has null vectors where there is none.
-std::vector<uint8_t> encode(const FieldView& field, const FieldView& before, const uint8_t* prior);
+std::vector<uint8_t> encode(const FieldView& field, const FieldView& before);
 // Returns how many bytes it has read, 4 of them perhaps ahead. `modes` is null with one reference.
-size_t decode(const uint8_t* data, size_t size, const FieldView& before, const uint8_t* prior,
-              size_t rows, size_t columns, Vector* vectors, uint8_t* modes);
+size_t decode(const uint8_t* data, size_t size, const FieldView& before, size_t rows,
+              size_t columns, Vector* vectors, uint8_t* modes);
 
 }  // namespace latentpack::motion

@@ -1,4 +1,4 @@
-"""Motion fields as bytes: a quadtree of leaves that repeat a neighbour or have vectors of their own.
+"""Motion fields as bytes: a quadtree of leaves that repeat a neighbour or have their own vectors.
 
 This is the definition; the compiled coder writes and reads exactly these bytes.
 
@@ -39,6 +39,10 @@ class Motion(NamedTuple):
         """Whether it looks at a reference."""
         return self.mode == MEAN or self.mode == reference
 
+    def vector(self, reference: int) -> Vector:
+        """Its vector to a reference."""
+        return self.second if reference else self.first
+
 
 class Choice(NamedTuple):
     """A motion that a leaf may repeat, how many neighbours have it, and which was the first."""
@@ -69,7 +73,13 @@ class Grid:
     def around(self, r: int, c: int, side: int) -> list[Motion | None]:
         """Left, above, above to the right, below to the left, above to the left."""
         low, right = min(r + side, self.rows) - 1, min(c + side, self.columns) - 1
-        places = ((low, c - 1), (r - 1, right), (r - 1, c + side), (r + side, c - 1), (r - 1, c - 1))
+        places = (
+            (low, c - 1),
+            (r - 1, right),
+            (r - 1, c + side),
+            (r + side, c - 1),
+            (r - 1, c - 1),
+        )
         return [self.motions.get(place) for place in places]
 
     def temporal(self, r: int, c: int, side: int) -> Motion | None:
@@ -98,7 +108,7 @@ class Grid:
     def predicted(self, r: int, c: int, side: int, reference: int) -> Vector:
         """Median by component of up to three vectors, or the first of fewer, or (0, 0)."""
         motions = [*self.around(r, c, side)[:3], self.temporal(r, c, side)]
-        used = [m[1 + reference] for m in motions if m is not None and m.uses(reference)][:3]
+        used = [m.vector(reference) for m in motions if m is not None and m.uses(reference)][:3]
         if len(used) < 3:
             return used[0] if used else (0, 0)
         return sorted(v[0] for v in used)[1], sorted(v[1] for v in used)[1]
@@ -108,7 +118,7 @@ class Grid:
         a, b = self.around(r, c, side)[:2]
         if a is None or b is None or not a.uses(reference) or not b.uses(reference):
             return 5
-        v, w = a[1 + reference], b[1 + reference]
+        v, w = a.vector(reference), b.vector(reference)
         distance = abs(v[0] - w[0]) + abs(v[1] - w[1])
         return sum(distance > limit for limit in (0, 2, 6, 16))
 
@@ -128,10 +138,9 @@ def motions_of(field: Field) -> list[list[Motion]]:
     for r, modes in enumerate(field.mode.tolist()):
         row = []
         for c, mode in enumerate(modes):
-            first, second = (tuple(field.vectors[i, r, c].tolist()) for i in (0, 1))
-            row.append(
-                Motion(mode, first if mode != SECOND else (0, 0), second if mode != FIRST else (0, 0))
-            )
+            (y0, x0), (y1, x1) = field.vectors[:, r, c].tolist()
+            first = (y0, x0) if mode != SECOND else (0, 0)
+            row.append(Motion(mode, first, (y1, x1) if mode != FIRST else (0, 0)))
         motions.append(row)
     return motions
 
@@ -256,7 +265,7 @@ class _Walk:
             spread = self.grid.spread(r, c, side, reference)
             gone = (0, 0)
             if wanted is not None:
-                goal = wanted[1 + reference]
+                goal = wanted.vector(reference)
                 gone = (_wrapped(goal[0] - near[0]), _wrapped(goal[1] - near[1]))
             y, log2 = self.difference(0, 7, spread, level, mode, gone[0])
             x, _ = self.difference(1, log2, spread, level, mode, gone[1])
@@ -290,7 +299,11 @@ class _Walk:
         model = self.model
         case = 0 if not component else 1 + (other > 0)
         mean = int(mode == MEAN)
-        zero = (case * 6 + spread, case * 10 + level * 2 + mean, case * 12 + min(other, 5) * 2 + mean)
+        zero = (
+            case * 6 + spread,
+            case * 10 + level * 2 + mean,
+            case * 12 + min(other, 5) * 2 + mean,
+        )
         if model.code("zero", case, zero, int(not wanted)):
             return 0, 0
         size, log2 = abs(wanted), 0

@@ -11,9 +11,8 @@ namespace latentpack::motion {
 
 constexpr int kMostOdds = 2047;
 constexpr int kMostCount = 60;
-constexpr int kFirstCount = 3;
 constexpr int kInputs = 3;
-constexpr int kFirstWeight = 24000;
+constexpr int kFirstWeight = 20000;
 
 // A kind of decision: where its mixers and its counters begin.
 struct Kind {
@@ -50,16 +49,13 @@ struct Tables {
   static const Tables& get();
 };
 
-// A coder and what it expects; `prior` has a byte for each counter.
+// A coder and what it expects.
 template <typename Coder>
 class Model {
  public:
-  Model(Coder& coder, const uint8_t* prior)
-      : coder_(coder), tables_(Tables::get()), p_(kKinds.slots), counts_(kKinds.slots, kFirstCount),
-        weights_(kKinds.mixers * kInputs, kFirstWeight) {
-    for (int i = 0; i < kKinds.slots; ++i)
-      p_[static_cast<size_t>(i)] = Tables::probability(16 * (prior[i] - 128));
-  }
+  explicit Model(Coder& coder)
+      : coder_(coder), tables_(Tables::get()), p_(kKinds.slots, 1 << 15), counts_(kKinds.slots),
+        weights_(kKinds.mixers * kInputs, kFirstWeight) {}
 
   // Takes a decision, or returns it.
   int code(const Kind& kind, int mixer, int a, int b, int c, int bit) {

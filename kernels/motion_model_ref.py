@@ -7,9 +7,6 @@ the weights then learn from the decision.
 
 from typing import NamedTuple
 
-import numpy as np
-
-from .motion_prior import PRIOR
 from .pixels_mix_ref import Coder
 
 # 65536 / (1 + exp(-x)) for x = -8, -7.5 .. 8: between them it is linear.
@@ -20,9 +17,8 @@ _LOGISTIC = (
 )  # fmt: skip
 MOST_ODDS = 2047
 MOST_COUNT = 60
-FIRST_COUNT = 3  # what the prior is worth
 INPUTS = 3
-FIRST_WEIGHT = 24000  # of 65536
+FIRST_WEIGHT = 20000  # of 65536
 
 
 def probability(odds: int) -> int:
@@ -83,8 +79,8 @@ class Model:
 
     def __init__(self, coder: Coder) -> None:
         self.coder = coder
-        self.p = [probability(16 * (int(x) - 128)) for x in np.frombuffer(PRIOR, np.uint8)]
-        self.counts = [FIRST_COUNT] * SLOTS
+        self.p = [1 << 15] * SLOTS
+        self.counts = [0] * SLOTS
         self.weights = [[FIRST_WEIGHT] * INPUTS for _ in range(MIXERS)]
 
     def code(self, name: str, mixer: int, contexts: tuple[int, int, int], bit: int = 0) -> int:

@@ -131,14 +131,13 @@ PyObject* motion_search(PyObject*, PyObject* args) {
 }
 
 PyObject* motion_encode(PyObject*, PyObject* args) {
-  View vectors, modes, before, modes_before, prior;
+  View vectors, modes, before, modes_before;
   Py_ssize_t rows, columns;
-  if (!PyArg_ParseTuple(args, "y*y*y*y*(nn)y*", &vectors.view, &modes.view, &before.view,
-                        &modes_before.view, &rows, &columns, &prior.view))
+  if (!PyArg_ParseTuple(args, "y*y*y*y*(nn)", &vectors.view, &modes.view, &before.view,
+                        &modes_before.view, &rows, &columns))
     return nullptr;
   const bool two = modes.size() > 0;
-  if (!legal_side(rows) || !legal_side(columns) || prior.size() != motion::prior_size())
-    return failed("numbers do not fit");
+  if (!legal_side(rows) || !legal_side(columns)) return failed("numbers do not fit");
   const size_t blocks = blocks_of(rows, 1) * blocks_of(columns, 1);
   if (!legal_field(vectors, modes, blocks) || !legal_before(before, modes_before, two, blocks))
     return failed("arrays do not fit");
@@ -147,7 +146,7 @@ PyObject* motion_encode(PyObject*, PyObject* args) {
   Py_BEGIN_ALLOW_THREADS
   try {
     data = motion::encode(view_of(vectors, modes, rows, columns),
-                          view_of(before, modes_before, rows, columns), prior.data());
+                          view_of(before, modes_before, rows, columns));
   } catch (const std::bad_alloc&) {
     memory = false;
   }
@@ -158,14 +157,13 @@ PyObject* motion_encode(PyObject*, PyObject* args) {
 }
 
 PyObject* motion_decode(PyObject*, PyObject* args) {
-  View data, vectors, modes, before, modes_before, prior;
+  View data, vectors, modes, before, modes_before;
   Py_ssize_t rows, columns;
-  if (!PyArg_ParseTuple(args, "y*y*y*(nn)y*w*w*", &data.view, &before.view, &modes_before.view,
-                        &rows, &columns, &prior.view, &vectors.view, &modes.view))
+  if (!PyArg_ParseTuple(args, "y*y*y*(nn)w*w*", &data.view, &before.view, &modes_before.view,
+                        &rows, &columns, &vectors.view, &modes.view))
     return nullptr;
   const bool two = modes.size() > 0;
-  if (!legal_side(rows) || !legal_side(columns) || prior.size() != motion::prior_size())
-    return failed("numbers do not fit");
+  if (!legal_side(rows) || !legal_side(columns)) return failed("numbers do not fit");
   const size_t blocks = blocks_of(rows, 1) * blocks_of(columns, 1);
   if (!legal_field(vectors, modes, blocks) || !legal_before(before, modes_before, two, blocks))
     return failed("arrays do not fit");
@@ -174,8 +172,7 @@ PyObject* motion_decode(PyObject*, PyObject* args) {
   Py_BEGIN_ALLOW_THREADS
   try {
     used = motion::decode(data.data(), data.size(), view_of(before, modes_before, rows, columns),
-                          prior.data(), blocks_of(rows, 1), blocks_of(columns, 1),
-                          vectors.as<motion::Vector>(), two ? modes.data() : nullptr);
+                          blocks_of(rows, 1), blocks_of(columns, 1), vectors.as<motion::Vector>(), two ? modes.data() : nullptr);
   } catch (const std::bad_alloc&) {
     memory = false;
   }
@@ -193,8 +190,8 @@ PyMethodDef motion_methods[] = {
      "(current, first, second, (rows, columns), before, modes_before, lmbda, effort, vectors, "
      "modes, isa)."},
     {"motion_encode", motion_encode, METH_VARARGS,
-     "(vectors, modes, before, modes_before, (rows, columns), prior): bytes."},
+     "(vectors, modes, before, modes_before, (rows, columns)): bytes."},
     {"motion_decode", motion_decode, METH_VARARGS,
-     "(data, before, modes_before, (rows, columns), prior, vectors, modes): bytes that were read."},
+     "(data, before, modes_before, (rows, columns), vectors, modes): bytes that were read."},
     {nullptr, nullptr, 0, nullptr},
 };
