@@ -126,6 +126,10 @@ class GopCodec(Codec):
         """The nearest quality among those that make a difference."""
         return quality
 
+    def read_format(self, header: dict[str, Any]) -> VideoFormat:
+        """The format of the frames of a file; BitstreamError if it is illegal."""
+        return VideoFormat.parse(header)
+
     def header(self, signal: Clip | VideoFormat) -> dict[str, Any]:
         """See Codec. The signal is a clip, or the format of frames that are to come."""
         if not isinstance(signal, VideoFormat):
@@ -250,7 +254,7 @@ class GopCodec(Codec):
         Raises:
             BitstreamError: header or packets are damaged, or a GoP is missing.
         """
-        format, most = parse_header(header)
+        format, most = parse_header(header, self.read_format)
         number: int | None = None
         for packet in packets:
             if isinstance(packet.key, str):
@@ -292,7 +296,7 @@ class GopCodec(Codec):
         """See Codec: how many frames a GoP has, and the times of the first and of its end."""
         if isinstance(packet.key, str):
             return {}
-        times, payload = read_times(packet.body, parse_header(header)[1])
+        times, payload = read_times(packet.body, parse_header(header, self.read_format)[1])
         return {
             "frames": len(times.pts),
             "start": times.pts[0],
@@ -306,12 +310,14 @@ class GopCodec(Codec):
             pass
 
 
-def parse_header(header: dict[str, Any]) -> tuple[VideoFormat, int]:
+def parse_header(
+    header: dict[str, Any], read: Callable[[dict[str, Any]], VideoFormat] = VideoFormat.parse
+) -> tuple[VideoFormat, int]:
     """The format of the frames and the most of them in a GoP; BitstreamError if illegal."""
     most = header.get("g")
     if type(most) is not int or not 1 <= most <= MOST_FRAMES:
         raise BitstreamError(f"header field g is {most!r:.40}, expected 1 to {MOST_FRAMES}")
-    return VideoFormat.parse(header), most
+    return read(header), most
 
 
 def find_gop(header: dict[str, Any], read: Callable[[int], Packet], count: int, pts: int) -> int:
