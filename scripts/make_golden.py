@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from latentpack.scripts import golden_pictures, golden_sounds
+from latentpack.scripts import golden_pictures, golden_sounds, golden_videos
 from latentpack.scripts.golden_numbers import numbers
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -215,6 +215,7 @@ MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "outer": outer,
     "rans": rans,
     "tensor": tensor,
+    "video_inr": golden_videos.video_inr,
 }
 
 

@@ -18,6 +18,7 @@ for tensors.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -163,6 +164,7 @@ class Inr(GopCodec):
         self.learned_steps, self.chain, self.time_budget = learned_steps, chain, time_budget
         self.checkpoint = Path(resume) if resume else None
         self.level, self.progress = scale.bit_length() - 1, progress
+        self.clock = time.monotonic  # of the time budget
 
     def header(self, signal: Clip | Tensor | VideoFormat) -> dict[str, Any]:
         """See Codec. The signal is a clip, a tensor, or the format of frames that are to come."""
@@ -200,8 +202,12 @@ class Inr(GopCodec):
         number = last.number + 1 if last else 0
         target = inr_signal.pack(gop, format)
         size = inr_signal.packed_size(format)
-        layout = start.layout if start else layout_for(
-            self.arch, inr_signal.outputs_of(format), size, len(gop), self.parameters
+        layout = (
+            start.layout
+            if start
+            else layout_for(
+                self.arch, inr_signal.outputs_of(format), size, len(gop), self.parameters
+            )
         )
         base = last.whole if last and number - last.whole.number < self.chain else None
         state = optimise(
@@ -235,6 +241,7 @@ class Inr(GopCodec):
             rated=self.learned_steps,
             checkpoint=path,
             progress=self.progress,
+            clock=self.clock,
         )
 
     def decode(self, header: dict[str, Any], packets: Iterable[Packet]) -> Clip | Tensor:

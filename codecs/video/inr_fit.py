@@ -1,8 +1,8 @@
 """The fit of `video/inr`: gradient descent on weights and grids for one group of pictures.
 
-The loss is lmbda D + R in bits: D is 255^2 times the squared error of samples in 0 .. 1, summed over
-the pixels of Y, with the planes weighted as `Target` says; R is what weights and grids cost. In the
-first part of a run noise stands for rounding, in the last numbers are rounded.
+The loss is lmbda D + R in bits: D is 255^2 times the squared error of samples in 0 .. 1, summed
+over the pixels of Y, with the planes weighted as `Target` says; R is what weights and grids cost.
+In the first part of a run noise stands for rounding, in the last numbers are rounded.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from .inr_state import State
 _HARD = 0.75  # of the run is done when rounding begins
 _WARM = 0.02  # of the run
 _LAST_RATE = 0.02  # of the learning rate is left at the end
-_WEIGHT_RATE, _SIDE_RATE, _GRID_RATE = 2e-3, 1e-2, 5e-2
+_WEIGHT_RATE, _SIDE_RATE, _GRID_RATE = 4e-3, 3e-2, 5e-2
 _COARSER = 0.05  # weight of the pictures of other levels than the finest
 _SAVE_SECONDS = 60.0
 _BETAS = 0.9, 0.99
@@ -70,6 +71,7 @@ class Plan:
         rated: whether bits count.
         checkpoint: a file that is kept up to date, and gone on from where it is there.
         progress: is told how the fit goes on.
+        clock: what seconds are measured with.
     """
 
     lmbda: float
@@ -78,10 +80,15 @@ class Plan:
     rated: bool = True
     checkpoint: Path | None = None
     progress: Progress | None = None
+    clock: Callable[[], float] = time.monotonic
 
 
 def optimise(
-    target: Target, layout: Layout, plan: Plan, base: Tensor | None = None, start: State | None = None
+    target: Target,
+    layout: Layout,
+    plan: Plan,
+    base: Tensor | None = None,
+    start: State | None = None,
 ) -> State:
     """Fit the networks to a group of pictures.
 
@@ -125,11 +132,11 @@ class _Run:
         path = self.plan.checkpoint
         if path and path.exists():
             self._load(path)
-        began = time.monotonic() - self.seconds
+        began = self.plan.clock() - self.seconds
         saved = self.seconds
         while (done := self._done()) < 1:
             self._advance(done)
-            self.seconds = time.monotonic() - began
+            self.seconds = self.plan.clock() - began
             if path and self.seconds - saved > _SAVE_SECONDS:
                 self._save(path)
                 saved = self.seconds
@@ -162,9 +169,7 @@ class _Run:
         state, pixels = self.state, self.target.pixels
         with torch.autocast("cpu", torch.bfloat16, self.half):
             drawn = state.drawn(t, self.target.x[t : t + 1], hard)
-            pictures = draw(
-                state.layout, drawn.params, drawn.grids, self.times[t : t + 1]
-            )
+            pictures = draw(state.layout, drawn.params, drawn.grids, self.times[t : t + 1])
         errors = [
             ((picture.float() - level[t : t + 1]).square() * self.shares).mean((0, 2, 3)).sum()
             for picture, level in zip(pictures, self.levels, strict=False)
@@ -206,6 +211,8 @@ class _Run:
         partial.replace(path)
 
     def _load(self, path: Path) -> None:
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is not a checkpoint of video/inr; name another")
         try:
             stored = torch.load(path, weights_only=True)
             if stored["key"] != self._key():

@@ -44,7 +44,7 @@ class Expectation:
 
     def rows(self, classes: Array, first: bool) -> Array:
         """Rows of the Laplace tables, int32 [C, H, W], for classes [H, W]."""
-        moved = self.row[:, None, None] + self.lift[0 if first else 1][classes]
+        moved: Array = self.row[:, None, None] + self.lift[0 if first else 1][classes]
         return moved.clip(0, SCALES - 1)
 
 
@@ -132,7 +132,7 @@ def symbols(
     for values in frames:
 
         def code(level: int, rows: Array, mean: Array, rest: Array) -> Array:
-            off = values[level] - mean  # noqa: B023: called before the loop goes on
+            off = values[level] - mean  # noqa: B023
             signed = np.where(rest < 0, -off, off)
             made.append((signed.astype(np.int16).ravel(), _table_rows(rows, rest)))
             return values[level]  # noqa: B023
@@ -163,4 +163,5 @@ def parse(
 
 
 def _table_rows(rows: Array, rest: Array) -> Rows:
-    return (FRACTIONS * rows + np.abs(rest)).astype(np.uint8).ravel()
+    named: Rows = (FRACTIONS * rows + np.abs(rest)).astype(np.uint8).ravel()
+    return named

@@ -10,7 +10,7 @@ _GRIDS = (0, 1, 3, 6, 8)  # channels of each level of "boosted", finest first
 _EMBEDDING = 8  # channels of "hnerv"
 _COARSEST = {"boosted": 5, "hnerv": 2, "nerv": 5}  # about the least side of the coarsest level
 _MOST_LEVELS = {"boosted": 4, "hnerv": 6, "nerv": 5}
-_WIDEN = {"boosted": 1.4, "hnerv": 1.2, "nerv": 1.2}  # of channels from each level to the coarser
+_WIDEN = 1.2  # of channels from each level to the coarser
 _HIDDEN = 2.0  # units of NeRV's dense layers, of its coarsest channels
 _USUAL = 22.0  # parameters to the square root of the pixels of a GoP
 
@@ -33,7 +33,7 @@ def layout_for(
     wanted = parameters or round(_USUAL * math.sqrt(4 * size[0] * size[1] * frames))
 
     def at(width: float) -> Layout:
-        widths = [width * _WIDEN[arch] ** level for level in range(levels + 1)]
+        widths = [width * _WIDEN**level for level in range(levels + 1)]
         if arch == "nerv":
             widths.append(_HIDDEN * widths[-1])
         grids = {

@@ -5,16 +5,17 @@ are one channel each, so that the finest stage has half the height and width of 
 
     boosted   grids of every level, each frame's own, coded as integers
                  |        |        |
-              stem -> stage -> stage -> ... -> stage 0        stage: bilinear x2, + grid, blocks
-                 |        |                       |           block: depthwise, 1x1, affine of the
-              picture -> x2 + -> x2 + ... ->  picture                time t, sine, 1x1, residual
+              stage -> stage -> stage -> ... -> stage 0       stage: conv, pixel shuffle, + grid,
+                 |        |        |              |                  affine of the time t, GELU
+              picture -> x2 + -> x2 + ... ->  picture         x2: bilinear
     hnerv     one small embedding of each frame -> (conv, pixel shuffle, GELU) x levels -> picture
     nerv      sines of the time t -> two dense layers -> the same
 
 HNeRV (arXiv:2304.02633) has embeddings made by an encoder, which is not in the file (`Encoder`);
 NeRV (arXiv:2110.13903) has none. What is boosted comes from Boosting-NeRV (arXiv:2402.18152; affine
-by time, sines, parameters spread over the stages) and HiNeRV (arXiv:2306.09818; grids at every
-level, bilinear upsampling); pictures of each level make decoding at a lower resolution possible.
+by time, parameters spread over the stages; its sines learned more slowly here than GELU) and HiNeRV
+(arXiv:2306.09818; grids at every level); pictures of each level, which add up, make decoding at a
+lower resolution possible.
 
 Shapes: B frames, C channels, H and W of a level; level 0 is the finest, level l has
 ceil(H / 2^l) x ceil(W / 2^l) positions.
@@ -36,7 +37,6 @@ MAX_CHANNELS = 255
 _OCTAVES = 6  # sines of the time, in each of the networks that know the time
 _NERV_OCTAVES = 20
 _NERV_BASE = 1.25
-_EXPANSION = 2  # of a block's inner channels
 _LEAST_KERNEL, _MOST_KERNEL = 1, 5  # of HNeRV's stages
 
 Sizes = list[tuple[int, int]]
@@ -134,12 +134,11 @@ def _boosted_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
     for level in range(layout.levels, -1, -1):
         width, grid = layout.widths[level], layout.grids[level]
         if level < layout.levels:
-            shapes[f"{level}.up.weight"] = (width, layout.widths[level + 1], 1, 1)
+            shapes[f"{level}.up.weight"] = (4 * width, layout.widths[level + 1], 3, 3)
         if grid:
             shapes[f"{level}.grid.weight"] = (width, grid, 3, 3)
         shapes[f"{level}.bias"] = (width,)
         shapes[f"{level}.time.weight"] = (2 * width, 2 * _OCTAVES)
-        shapes[f"{level}.block.weight"] = (width, width, 3, 3)
         shapes[f"{level}.picture.weight"] = (layout.outputs, width, 3, 3)
         shapes[f"{level}.picture.bias"] = (layout.outputs,)
     return shapes
@@ -153,7 +152,7 @@ def initial(layout: Layout, generator: torch.Generator) -> Parameters:
             made[name] = torch.zeros(shape)
             continue
         fan_in = math.prod(shape[1:])
-        gain = 0.5 if "block" in name or "picture" in name else 1.0
+        gain = 0.5 if "picture" in name else 1.0
         made[name] = torch.randn(shape, generator=generator) * gain / math.sqrt(fan_in)
     return made
 
@@ -191,7 +190,7 @@ def draw(
         waves = time_waves(times, _NERV_OCTAVES, _NERV_BASE)
         x = F.gelu(F.linear(waves, params["stem0.weight"], params["stem0.bias"]))
         x = F.gelu(F.linear(x, params["stem1.weight"], params["stem1.bias"]))
-        x = x.unflatten(1, (layout.widths[layout.levels], *layout.sizes[-1]))
+        x = x.view(len(x), layout.widths[layout.levels], *layout.sizes[-1])
     else:
         x = F.gelu(F.conv2d(grids[-1], params["stem.weight"], params["stem.bias"]))
     for level in range(layout.levels - 1, -1, -1):
@@ -214,15 +213,14 @@ def _draw_boosted(
         def take(name: str, level: int = level) -> Tensor:
             return params[f"{level}.{name}"]
 
-        parts = []
+        drawn = take("bias")[:, None, None]
         if x is not None:
-            parts.append(double(F.conv2d(x, take("up.weight")), size))
+            up = F.conv2d(x, take("up.weight"), padding=1)
+            drawn = drawn + F.pixel_shuffle(up, 2)[:, :, : size[0], : size[1]]
         if layout.grids[level]:
-            parts.append(F.conv2d(grids[level], take("grid.weight"), padding=1))
-        bias = take("bias")[:, None, None]
-        x = sum(parts, start=bias)
+            drawn = drawn + F.conv2d(grids[level], take("grid.weight"), padding=1)
         gain, offset = F.linear(waves, take("time.weight"))[:, :, None, None].chunk(2, 1)
-        x = x + F.conv2d(torch.sin(x * (1 + gain) + offset), take("block.weight"), padding=1)
+        x = F.gelu(drawn * (1 + gain) + offset)
         picture = F.conv2d(x, take("picture.weight"), take("picture.bias"), padding=1)
         if pictures:
             picture = picture + double(pictures[0], size)
@@ -264,7 +262,9 @@ class _Residual(nn.Module):
         super().__init__()
         self.spread = nn.Conv2d(width, width, 7, padding=3, groups=width)
         self.mix = nn.Sequential(
-            nn.GroupNorm(1, width), nn.Conv2d(width, 2 * width, 1), nn.GELU(),
+            nn.GroupNorm(1, width),
+            nn.Conv2d(width, 2 * width, 1),
+            nn.GELU(),
             nn.Conv2d(2 * width, width, 1),
         )
 

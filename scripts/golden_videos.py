@@ -1,0 +1,78 @@
+"""Golden files of the video codecs, see `make_golden.py`."""
+
+import io
+import json
+from typing import Any
+
+from latentpack.scripts.golden_numbers import numbers
+
+
+def video_inr() -> dict[str, bytes]:
+    """Files of networks and grids that no fit has made, and the values of the grids."""
+    import numpy as np
+
+    from latentpack.codecs.codec import Packet
+    from latentpack.codecs.container import Writer
+    from latentpack.codecs.video import inr_stream
+    from latentpack.codecs.video.gop_times import Times, put_times
+    from latentpack.codecs.video.inr_grids import CLASSES, Expectation
+    from latentpack.codecs.video.inr_networks import Layout
+
+    def integers(count: int, most: int, seed: int) -> Any:
+        """From -most to most, mostly small."""
+        values = np.array(numbers(count, 2 * most + 1, seed)) - most
+        return (values * abs(values) // max(1, most)).astype(np.int32)
+
+    def networks(layout: Layout, most: int, seed: int) -> inr_stream.Networks:
+        shapes = layout.shapes
+        steps = np.array([96 + n % 5 for n in range(len(shapes))], np.int32)
+        rows = np.array([18 + n % 4 for n in range(len(shapes))], np.int32)
+        return inr_stream.Networks(steps, rows, integers(layout.count, most, seed))
+
+    def grids(layout: Layout, frames: int, seed: int) -> inr_stream.Grids:
+        gains, expectations = [], []
+        for level, channels in enumerate(layout.grids):
+            gains.append(np.arange(channels, dtype=np.int32) + 112)
+            lift = integers(2 * CLASSES * bool(channels), 3, seed + level).reshape(2, -1)
+            follow = np.array(numbers(channels, 17, seed), np.int32)
+            row = np.array(numbers(channels, 20, seed + 1), np.int32)
+            expectations.append(Expectation(follow, row, lift))
+        values = [
+            [
+                integers(c * h * w, 6, seed + t).reshape(c, h, w)
+                for c, (h, w) in zip(layout.grids, layout.sizes, strict=True)
+            ]
+            for t in range(frames)
+        ]
+        return inr_stream.Grids(gains, expectations, values)
+
+    clip = {"s": [21, 13], "b": 8, "c": 3, "g": 3}
+    tensor = {"s": [18, 10], "b": 8, "g": 3}
+    size = (5, 9)
+    cases: dict[str, tuple[dict[str, Any], Layout, int]] = {
+        "boosted": (clip, Layout("boosted", (4, 6, 8), (1, 2, 3), 6, 7, 11), 2),
+        "grey": (clip | {"c": 1, "b": 10}, Layout("boosted", (4, 6), (0, 3), 4, 7, 11), 1),
+        "hnerv": (
+            tensor | {"c": 3, "t": "float32"}, Layout("hnerv", (4, 5, 6), (0, 0, 2), 12, *size), 1
+        ),
+        "nerv": (tensor | {"c": 2, "t": "uint8"}, Layout("nerv", (4, 5, 6), (0, 0), 8, *size), 1),
+    }  # fmt: skip
+    files: dict[str, bytes] = {}
+    for name, (header, layout, gops) in cases.items():
+        file, shown = io.BytesIO(), []
+        origin = None
+        with Writer(file, 12, header) as writer:
+            for number in range(gops):
+                coded = grids(layout, 3, 10 * number)
+                stream = inr_stream.put_networks(layout, networks(layout, 30 >> number, number))
+                payload = inr_stream.write(
+                    layout, stream, inr_stream.put_grids(layout, coded), origin
+                )
+                times = Times([3 * number + t for t in range(3)], [1] * 3)
+                writer.write(Packet(number, put_times(times) + payload))
+                kept = [y.ravel().tolist() for frame in coded.frames for y in frame if len(y)]
+                shown.append({"grids": kept if any(layout.grids) else []})
+                origin = 1, inr_stream.networks_id(stream)
+        files[f"{name}.lpk"] = file.getvalue()
+        files[f"{name}.json"] = json.dumps(shown).encode()
+    return files
