@@ -1,0 +1,120 @@
+"""Groups of pictures of `video/lite` as bytes, and frames as what the networks take.
+
+Integers first: `parse_group` runs no float network, so a whole group can be parsed ahead of its
+pictures, on any machine to the same integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...entropy.coder import Decoder
+from ...kernels import motion
+from ..fields import Cursor, get_varint, put_varint
+from .frames import Planes, VideoFormat
+from .lite_blocks import LATENTS
+from .lite_frames import Integers, parse_inter, parse_intra
+from .lite_frozen import POSITIONS, FrozenLite
+
+CELL = 32  # luma samples to a side of one z
+BLOCK = 16  # of one vector of latents
+_POSITION_BYTES = 2
+_GREY = 128 / 255  # U and V of frames without colours
+
+
+class Parsed(NamedTuple):
+    """What the stream says of a frame.
+
+    Attributes:
+        position: of the rate.
+        vectors: the field, int16 [1, h, w, 2]; None for a frame that stands alone.
+        integers: of latents and side information.
+    """
+
+    position: int
+    vectors: Tensor | None
+    integers: Integers
+
+
+def padded(format: VideoFormat) -> tuple[int, int]:
+    """Height and width of luma as the networks see it: whole cells."""
+    return -(-format.height // CELL) * CELL, -(-format.width // CELL) * CELL
+
+
+def to_input(planes: Planes, format: VideoFormat) -> Tensor:
+    """A frame, its last rows and columns repeated -> [1, 6, h/2, w/2] in [0, 1]."""
+    height, width = padded(format)
+    unit = 1 / ((1 << format.bits) - 1)
+    y = _repeated(planes[0], height, width) * unit
+    phases = F.pixel_unshuffle(y, 2)
+    if len(planes) == 1:
+        return torch.cat((phases, torch.full_like(phases[:, :2], _GREY)), 1)
+    uv = [_repeated(plane, height // 2, width // 2) * unit for plane in planes[1:]]
+    return torch.cat((phases, *uv), 1)
+
+
+def _repeated(plane: Tensor, height: int, width: int) -> Tensor:
+    """[H, W] -> float [1, 1, height, width]."""
+    right, below = width - plane.shape[1], height - plane.shape[0]
+    return F.pad(plane.float()[None, None], (0, right, 0, below), "replicate")
+
+
+def to_planes(x_hat: Tensor, format: VideoFormat) -> Planes:
+    """The mirror of `to_input`, for x_hat within [0, 1]."""
+    top = (1 << format.bits) - 1
+    parts = [F.pixel_shuffle(x_hat[:, :4], 2)[0, 0], x_hat[0, 4], x_hat[0, 5]]
+    cut = [x[:h, :w] for x, (h, w) in zip(parts, format.shapes, strict=False)]
+    return tuple((x * top).round().to(format.dtype).contiguous() for x in cut)
+
+
+def put_group(positions: Sequence[int], fields: Sequence[bytes], stream: bytes) -> bytes:
+    """Put together what is known of a group.
+
+    Args:
+        positions: of the rate, of each frame.
+        fields: of the frames but the first.
+        stream: of all integers.
+    """
+    head = b"".join(p.to_bytes(_POSITION_BYTES, "little") for p in positions)
+    return head + b"".join(put_varint(len(f)) + f for f in fields) + stream
+
+
+@torch.inference_mode()
+def parse_group(
+    model: FrozenLite, payload: memoryview, format: VideoFormat, count: int
+) -> Iterator[Parsed]:
+    """Yield what a payload says of `count` frames, each as soon as it is parsed.
+
+    Raises:
+        BitstreamError: the payload is not one of a group of so many frames.
+    """
+    cursor = Cursor(payload, 0)
+    positions = [_get_position(cursor) for _ in range(count)]
+    fields = [cursor.take(get_varint(cursor, "length of a field"), "field") for _ in positions[1:]]
+    decoder = Decoder(model.tables, cursor.take(cursor.left, "latents"))
+    height, width = padded(format)
+    h, w = height // BLOCK, width // BLOCK
+    integers = parse_intra(model, decoder, h, w, positions[0])
+    yield Parsed(positions[0], None, integers)
+    last = torch.zeros(1, LATENTS, h, w, dtype=torch.int16)
+    before: motion.Field | None = None
+    for position, data in zip(positions[1:], fields, strict=True):
+        before = motion.decode(data, height, width, before=before)
+        vectors = torch.from_numpy(np.ascontiguousarray(before.vectors))[None]
+        integers = parse_inter(model, decoder, last, vectors, position)
+        last = integers.q
+        yield Parsed(position, vectors, integers)
+    decoder.finish()
+
+
+def _get_position(cursor: Cursor) -> int:
+    position = int.from_bytes(cursor.take(_POSITION_BYTES, "rate position"), "little")
+    if position > POSITIONS:
+        raise cursor.error("rate position", f"it is {position}, legal are 0 to {POSITIONS}")
+    return position
