@@ -31,15 +31,16 @@ from torch import Tensor
 
 from ...entropy.coder import Encoder
 from ...kernels import motion
+from ...kernels.errors import BitstreamError
 from .. import weight_files
 from .frames import Planes, VideoFormat, psnr_db
 from .gops import Coded, GopCodec
 from .lite_blocks import lmbda_of
 from .lite_frames import code_inter, code_intra, position_tensor, show_inter, show_intra
 from .lite_frozen import DEFAULT, POSITIONS, SHIPPED, FrozenLite, load_weights
-from .lite_inter import Decoded
-from .lite_model import INTRA_STEP, luma
-from .lite_stream import Parsed, parse_group, put_group, to_input, to_planes
+from .lite_model import INTRA_STEP
+from .lite_run import Shown, to_cells
+from .lite_stream import Parsed, parse_group, put_group, to_input, to_samples
 
 MOST_SAMPLES = 1 << 26  # of luma in a frame: what decoding takes grows with them
 _FIELD_SHARE = 0.25  # of lmbda in the search for motion, as in training
@@ -102,8 +103,8 @@ class Lite(GopCodec):
         coder = _GroupEncoder(self.model, position)
         total = 0.0
         for planes in gop:
-            x_hat = coder.add(to_input(planes, format))
-            total += psnr_db(planes, to_planes(x_hat, format), format.bits)
+            shown = coder.add(*to_input(planes, format))
+            total += psnr_db(planes, to_samples(shown.y, shown.uv, format), format.bits)
         return Coded(coder.finish(), total / len(gop))
 
     def decode_gop(
@@ -111,10 +112,14 @@ class Lite(GopCodec):
     ) -> Iterator[Planes]:
         """See GopCodec."""
         model = self._model_of(header)
-        state: Decoded | None = None
+        if format.width * format.height > MOST_SAMPLES or format.bits not in self.depths:
+            raise BitstreamError(
+                f"frames of {format.width} x {format.height} and {format.bits} bits are too large"
+            )
+        state: Shown | None = None
         for frame in parse_group(model, payload, format, count):
             state = _show(model, state, frame)
-            yield to_planes(state.x_hat, format)
+            yield to_samples(state.y, state.uv, format)
 
     def parse(
         self, header: dict[str, Any], payload: memoryview, format: VideoFormat, count: int
@@ -152,7 +157,7 @@ def _position(quality: float) -> int:
 
 
 @torch.inference_mode()
-def _show(model: FrozenLite, before: Decoded | None, frame: Parsed) -> Decoded:
+def _show(model: FrozenLite, before: Shown | None, frame: Parsed) -> Shown:
     if before is None or frame.vectors is None:
         return show_intra(model, frame.integers, frame.position)
     return show_inter(model, before, frame.vectors, frame.integers, frame.position)
@@ -168,27 +173,27 @@ class _GroupEncoder:
         self._positions: list[int] = []
         self._fields: list[bytes] = []
         self._field: motion.Field | None = None
-        self._state: Decoded | None = None
+        self._state: Shown | None = None
         self._lmbda = _FIELD_SHARE * float(lmbda_of(position_tensor(position)))
 
     @torch.inference_mode()
-    def add(self, x: Tensor) -> Tensor:
-        """Code a frame [1, 6, h, w]; returns what will be decoded."""
+    def add(self, y: Tensor, uv: Tensor) -> Shown:
+        """Code a frame as `to_input` gives it; returns what will be decoded."""
+        position = self._position
         if self._state is None:
-            position = min(POSITIONS, self._position + _INTRA_STEP)
-            integers = code_intra(self._model, self._encoder, x, position)
+            position = min(POSITIONS, position + _INTRA_STEP)
+            integers = code_intra(self._model, self._encoder, y, uv, position)
             self._state = show_intra(self._model, integers, position)
         else:
-            position = self._position
-            vectors = self._search(x, self._state)
-            self._state = code_inter(self._model, self._encoder, x, self._state, vectors, position)[
-                1
-            ]
+            vectors = self._search(y, self._state.y)
+            self._state = code_inter(
+                self._model, self._encoder, to_cells(y, uv), self._state, vectors, position
+            )
         self._positions.append(position)
-        return self._state.x_hat
+        return self._state
 
-    def _search(self, x: Tensor, before: Decoded) -> Tensor:
-        now, last = (luma(picture)[0].numpy() for picture in (x, before.x_hat))
+    def _search(self, y: Tensor, before: Tensor) -> Tensor:
+        now, last = ((x[0] * 255).round().to(torch.uint8).numpy() for x in (y, before))
         field = motion.search(now, [last], self._lmbda, before=self._field)
         self._fields.append(motion.encode(field, self._field))
         self._field = field

@@ -13,12 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...entropy.coder import Decoder, Encoder
-from ...kernels import motion
 from ...kernels.errors import BitstreamError
 from .lite_blocks import MAIN, MIDDLE, Z_LIMIT
-from .lite_frozen import FrozenInter, FrozenIntra, FrozenLite, RowTables
-from .lite_inter import Decoded, after_intra, field_integers
+from .lite_frozen import FrozenIntra, FrozenLite, RowTables
+from .lite_inter import field_integers
 from .lite_intra import anchor_mask
+from .lite_run import (
+    Networks,
+    Shown,
+    after_intra,
+    move,
+    networks,
+    to_picture,
+    to_planes,
+    to_rows,
+)
 
 
 class Integers(NamedTuple):
@@ -67,14 +76,14 @@ def parse_inter(
     """
     rows, (h, w) = model.inter.rows, last.shape[2:]
     z = _get_z(rows, decoder, h, w, position)
-    features = rows.features(z, last, field_integers(vectors).to(torch.int8))
+    features = rows.features(z, last, field_integers(vectors).round().to(torch.int8))
     q = torch.zeros(last.shape, dtype=torch.int16)
     _fill(q, _FIRST, decoder.get(_taken(rows.of_first(features, position), _FIRST)))
     _fill(q, _SECOND, decoder.get(_taken(rows.of_second(features, q, position), _SECOND)))
     return Integers(z, q)
 
 
-def show_intra(model: FrozenLite, integers: Integers, position: int) -> Decoded:
+def show_intra(model: FrozenLite, integers: Integers, position: int) -> Shown:
     """The picture of a frame that stands alone."""
     net, t = model.intra, position_tensor(position)
     means = _IntraMeans(net, integers.z, t)
@@ -85,16 +94,27 @@ def show_intra(model: FrozenLite, integers: Integers, position: int) -> Decoded:
 
 
 def show_inter(
-    model: FrozenLite, before: Decoded, vectors: Tensor, integers: Integers, position: int
-) -> Decoded:
+    model: FrozenLite, before: Shown, vectors: Tensor, integers: Integers, position: int
+) -> Shown:
     """The picture of a frame that follows another."""
-    view = _InterView(model.inter, before, vectors, position)
+    view = _InterView(networks(model.inter, position), before, vectors)
     return view.show(integers, view.means(integers.z))
 
 
-def code_intra(model: FrozenLite, encoder: Encoder, x: Tensor, position: int) -> Integers:
-    """Choose the integers of a picture [1, 6, h, w] in [0, 1], and put them into a stream."""
+def code_intra(
+    model: FrozenLite, encoder: Encoder, luma: Tensor, chroma: Tensor, position: int
+) -> Integers:
+    """Choose the integers of a picture and put them into a stream.
+
+    Args:
+        model: networks and tables.
+        encoder: of the stream.
+        luma: [1, H, W] in [0, 1].
+        chroma: U and V, [2, H/2, W/2].
+        position: of the rate.
+    """
     net, t = model.intra, position_tensor(position)
+    x = torch.cat((F.pixel_unshuffle(luma, 2), chroma))[None]
     y = net.g_a(x - MIDDLE, t) * net.gains.up(t)
     squashed = torch.asinh(y)
     side = net.h_a(torch.cat((squashed[:, :MAIN], squashed.abs()), 1))
@@ -110,28 +130,30 @@ def code_intra(model: FrozenLite, encoder: Encoder, x: Tensor, position: int) ->
 
 
 def code_inter(
-    model: FrozenLite, encoder: Encoder, x: Tensor, before: Decoded, vectors: Tensor, position: int
-) -> tuple[Integers, Decoded]:
-    """Choose the integers of a frame that follows another; returns them and what they show."""
-    net, t = model.inter, position_tensor(position)
-    view = _InterView(net, before, vectors, position)
-    x = x - MIDDLE
-    y = (net.transform(x) + net.g_a(x, view.p, view.c, t)) * view.up
-    squashed = torch.asinh(y - view.predicted).abs()
-    side = net.h_a(torch.cat((torch.asinh(view.predicted[:, :MAIN]), squashed), 1))
-    z = _put_z(net.rows, encoder, side, position)
+    model: FrozenLite,
+    encoder: Encoder,
+    cells: Tensor,
+    before: Shown,
+    vectors: Tensor,
+    position: int,
+) -> Shown:
+    """Choose the integers of a frame, cells as `to_cells` makes them; returns what they show."""
+    tables, h, w = model.inter.rows, cells.shape[0] // 2, cells.shape[1] // 2
+    net = networks(model.inter, position)
+    view = _InterView(net, before, vectors)
+    y = net.analyse(cells, view.p, view.c) * net.up
+    z = _put_z(tables, encoder, net.side(y, view.predicted, h, w), position)
     mu = view.means(z)
-    last = before.q.to(torch.int16)
-    features = net.rows.features(z, last, field_integers(vectors).to(torch.int8))
-    anchors = anchor_mask(y.shape[2], y.shape[3]).expand(y.shape)
-    rows = net.rows.of_first(features, position)
-    q = _residual(y - mu, model.dead_zone[rows.int()]) * anchors
+    residual = to_planes(y - mu, h, w)
+    features = tables.features(z, before.q, field_integers(vectors).round().to(torch.int8))
+    anchors = anchor_mask(h, w).expand(residual.shape)
+    rows = tables.of_first(features, position)
+    q = _residual(residual, model.dead_zone[rows.int()]) * anchors
     encoder.put(_taken(q, _FIRST), _taken(rows, _FIRST))
-    rows = net.rows.of_second(features, q, position)
-    q = torch.where(anchors, q, _residual(y - mu, model.dead_zone[rows.int()]))
+    rows = tables.of_second(features, q, position)
+    q = torch.where(anchors, q, _residual(residual, model.dead_zone[rows.int()]))
     encoder.put(_taken(q, _SECOND), _taken(rows, _SECOND))
-    integers = Integers(z, q)
-    return integers, view.show(integers, mu)
+    return view.show(Integers(z, q), mu)
 
 
 # The halves of the checkerboard, each as two grids of positions: row and column of the first.
@@ -150,36 +172,23 @@ def _fill(x: Tensor, half: tuple[tuple[int, int], ...], values: Tensor) -> None:
         grid.copy_(part.view(grid.shape))
 
 
-def _moved(x: Tensor, field: motion.Field, scale: int) -> Tensor:
-    """Planes [1, C, h, w] moved by a field, as `lite_warp` does for training."""
-    return torch.from_numpy(motion.warp_float([x[0].contiguous().numpy()], field, scale))[None]
-
-
 class _InterView:
     """What both sides make of the frame before and the field."""
 
-    def __init__(self, net: FrozenInter, before: Decoded, vectors: Tensor, position: int) -> None:
-        self._net, self._t = net, position_tensor(position)
-        field = motion.Field(vectors[0].numpy())
-        x_hat, cells = before.x_hat, before.memory
-        luma = _moved(F.pixel_shuffle(x_hat[:, :4], 2), field, 1)
-        chroma = _moved(x_hat[:, 4:], field, 2)
-        self.p = torch.cat((F.pixel_unshuffle(luma, 2), chroma), 1) - MIDDLE
-        memory = _moved(cells, field, 8)
-        self.c = net.trunk(self.p, memory, self._t)
-        self.up = net.gains.up(self._t)
-        self.predicted = net.transform(self.p) * self.up
+    def __init__(self, net: Networks, before: Shown, vectors: Tensor) -> None:
+        self._net = net
+        self.p, memory = move(before, vectors)
+        self.c = net.trunk(self.p, memory)
+        self.predicted = net.dct(self.p) * net.up
 
     def means(self, z: Tensor) -> Tensor:
-        share, delta = self._net.means(self.c, z.float(), self._t)
-        mu: Tensor = self.predicted * (1 - share) + delta
-        return mu
+        return self._net.means(self.c, z, self.predicted)
 
-    def show(self, integers: Integers, mu: Tensor) -> Decoded:
-        net = self._net
-        rough = net.transform.inverse((integers.q + mu) * net.gains.down(self._t))
-        x_hat, memory = net.filter(rough, self.p, self.c, self._t)
-        return Decoded((x_hat + MIDDLE).clamp(0, 1), memory, integers.q)
+    def show(self, integers: Integers, mu: Tensor) -> Shown:
+        net, (h, w) = self._net, self.p.shape[:2]
+        rough = net.inverse((to_rows(integers.q) + mu) * net.down, h, w)
+        cells, memory = net.filter(rough, self.p, self.c)
+        return Shown(*to_picture(cells), memory, integers.q)
 
 
 class _IntraMeans:

@@ -47,29 +47,27 @@ def padded(format: VideoFormat) -> tuple[int, int]:
     return -(-format.height // CELL) * CELL, -(-format.width // CELL) * CELL
 
 
-def to_input(planes: Planes, format: VideoFormat) -> Tensor:
-    """A frame, its last rows and columns repeated -> [1, 6, h/2, w/2] in [0, 1]."""
+def to_input(planes: Planes, format: VideoFormat) -> tuple[Tensor, Tensor]:
+    """A frame with its last rows and columns repeated, in [0, 1]: Y [1, H, W], UV [2, H/2, W/2]."""
     height, width = padded(format)
     unit = 1 / ((1 << format.bits) - 1)
     y = _repeated(planes[0], height, width) * unit
-    phases = F.pixel_unshuffle(y, 2)
     if len(planes) == 1:
-        return torch.cat((phases, torch.full_like(phases[:, :2], _GREY)), 1)
-    uv = [_repeated(plane, height // 2, width // 2) * unit for plane in planes[1:]]
-    return torch.cat((phases, *uv), 1)
+        return y, torch.full((2, height // 2, width // 2), _GREY)
+    uv = [_repeated(plane, height // 2, width // 2) for plane in planes[1:]]
+    return y, torch.cat(uv) * unit
 
 
 def _repeated(plane: Tensor, height: int, width: int) -> Tensor:
-    """[H, W] -> float [1, 1, height, width]."""
+    """[H, W] -> float [1, height, width]."""
     right, below = width - plane.shape[1], height - plane.shape[0]
-    return F.pad(plane.float()[None, None], (0, right, 0, below), "replicate")
+    return F.pad(plane.float()[None], (0, right, 0, below), "replicate")
 
 
-def to_planes(x_hat: Tensor, format: VideoFormat) -> Planes:
-    """The mirror of `to_input`, for x_hat within [0, 1]."""
+def to_samples(y: Tensor, uv: Tensor, format: VideoFormat) -> Planes:
+    """The mirror of `to_input`, for samples within [0, 1]."""
     top = (1 << format.bits) - 1
-    parts = [F.pixel_shuffle(x_hat[:, :4], 2)[0, 0], x_hat[0, 4], x_hat[0, 5]]
-    cut = [x[:h, :w] for x, (h, w) in zip(parts, format.shapes, strict=False)]
+    cut = [x[:h, :w] for x, (h, w) in zip((y[0], *uv), format.shapes, strict=False)]
     return tuple((x * top).round().to(format.dtype).contiguous() for x in cut)
 
 
@@ -97,7 +95,7 @@ def parse_group(
     cursor = Cursor(payload, 0)
     positions = [_get_position(cursor) for _ in range(count)]
     fields = [cursor.take(get_varint(cursor, "length of a field"), "field") for _ in positions[1:]]
-    decoder = Decoder(model.tables, cursor.take(cursor.left, "latents"))
+    decoder = Decoder(model.tables, bytes(cursor.take(cursor.left, "latents")))
     height, width = padded(format)
     h, w = height // BLOCK, width // BLOCK
     integers = parse_intra(model, decoder, h, w, positions[0])
