@@ -61,7 +61,7 @@ class _Conv:
     def __init__(
         self, layer: Conv2d, modulation: Modulation | None = None, t: Tensor | None = None
     ) -> None:
-        weight, bias = layer.weight.view(layer.shape), layer.bias
+        weight, bias = layer.weight.view(layer.shape), layer.bias + 0
         if modulation is not None and t is not None:
             scale, offset = (
                 interpolate(table, t).flatten() for table in (modulation.scale, modulation.offset)
