@@ -38,6 +38,7 @@ class AudioReader:
         sample_rate: Hz.
         channels: how many.
         layout: their names as FFmpeg has them: "mono", "stereo", "5.1", "3 channels".
+        start: seconds of the file's clock at which the first sample is heard.
         bits: of a sample in the file; 16 and 24 for most integers, 32 or 64 for floating point.
         is_float: whether it decodes to floating point, as what was coded with loss does.
         codec: e.g. "pcm_s16le", "flac", "aac".
@@ -97,6 +98,7 @@ class AudioReader:
             self._fail(f"its header says {self.channels} channels at {self.sample_rate} Hz")
         if source.format is None:
             self._fail("nothing of its sound can be decoded")
+        self.start = (_time(self._first[0]) or 0.0) if self._first else 0.0
         sample_format = source.format.name
         self.codec, self.format = context.name, self._container.format.name.split(",")[0]
         self.is_float = audio_samples.is_float(sample_format)

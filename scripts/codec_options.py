@@ -60,6 +60,9 @@ OPTIONS: dict[str, Callable[[_Command], _Command]] = {
     "levels": click.option(
         "--levels", type=click.IntRange(1), help="The most levels of codes, of image/tokens."
     ),
+    "gop": click.option(
+        "--gop", type=click.IntRange(1), help="Frames of a video that are coded together, at most."
+    ),
     "bits": click.option(
         "--bits", type=click.IntRange(8, 32), help="Of a sample, of audio/lossless.  [the file's]"
     ),

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from latentpack.scripts import video_inspection
 from latentpack.scripts.inspection import Report, inspect_file
 from latentpack.scripts.jobs import find, source_file
 from latentpack.scripts.main import EXIT_ERROR, describe, main
@@ -21,8 +22,9 @@ def info(sources: tuple[str, ...], as_json: bool, show_all: bool) -> None:
     """Say what is inside packed files, .lpk or .safetensors, and check every checksum.
 
     Shows codec, size, dimensions, bits per pixel and what the file keeps beside the samples; for
-    sounds duration, sample rate, channels and kbit/s; for tensors names, dtypes, shapes and the
-    ratio. A damaged file is told with what can still be read of it, and the exit code is 2.
+    sounds duration, sample rate, channels and kbit/s; for videos frames, tracks and their bytes;
+    for tensors names, dtypes, shapes and the ratio. A damaged file is told with what can still be
+    read of it, and the exit code is 2.
 
     \b
     latentpack info photo.lpk
@@ -68,6 +70,9 @@ def text(report: Report, show_all: bool = False) -> str:
         lines.append(_line("picture", f"{width}x{height}, {KINDS.get(channels, channels)}"))
     if report.sound:
         lines.append(_line("sound", _sound(report)))
+    if report.video:
+        lines += [_line("video", video_inspection.lines(report.video))]
+        lines += [_line("track", text) for text in video_inspection.tracks(report.metadata)]
     if report.weights:
         lines.append(_line("weights", report.weights))
     if report.fitted:
@@ -76,7 +81,11 @@ def text(report: Report, show_all: bool = False) -> str:
         lines.append(_line(f"level {number}", _level(level)))
     if report.base and report.digest:
         lines += [_line("base", report.base), _line("digest", report.digest)]
-    lines += [_line(key, _shown(value)) for key, value in report.metadata.items()]
+    lines += [
+        _line("source" if key == "video" else key, _shown(value))
+        for key, value in report.metadata.items()
+        if key != "tracks" or not report.video
+    ]
     lines += _tensor_lines(report, show_all)
     of = "" if report.packets_listed is None else f" of {report.packets_listed}"
     state = "can be read" if report.damage else "every checksum is right"
@@ -94,6 +103,9 @@ def _size(report: Report) -> str:
         size += f", {report.bytes * 8 / (report.picture[0] * report.picture[1]):.3f} bpp"
     if report.kbps is not None:
         size += f", {report.kbps:.2f} kbps"
+    if report.video:
+        picture, tracks = report.video["picture_bytes"], report.video["track_bytes"]
+        size += f", picture {picture:,}, tracks {tracks:,}"
     if report.raw_bytes is not None:
         size += f", {report.bytes / max(report.raw_bytes, 1):.2%} of {report.raw_bytes:,}"
     return size

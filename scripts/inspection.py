@@ -12,6 +12,7 @@ from latentpack.codecs.codec import Codec, DamageWarning, Packet
 from latentpack.codecs.container import Reader
 from latentpack.codecs.outer import OuterReader
 from latentpack.kernels.errors import BitstreamError
+from latentpack.scripts import video_inspection
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Report:
         codec: its name, or "unknown codec 77".
         picture: [width, height, channels], for pictures.
         sound: channels, sample_rate in Hz and samples to a channel, for sounds.
+        video: what video_inspection.look says, for videos.
         fitted: what image/fit says about its tiles; bytes are of all of them.
         levels: of image/tokens, as Tokens.levels_in says; none without the weights.
         base: digest of the model that a delta was made from.
@@ -49,6 +51,7 @@ class Report:
     metadata: dict[str, Any]
     picture: list[int] | None = None
     sound: dict[str, int] | None = None
+    video: dict[str, Any] | None = None
     sample_bytes: int = 2
     base: str | None = None
     digest: str | None = None
@@ -66,16 +69,20 @@ class Report:
             return math.prod(self.picture)
         if self.sound:
             return self.sound["channels"] * self.sound["samples"] * self.sample_bytes
+        if self.video:
+            return None
         return sum(tensor.raw_bytes for tensor in self.tensors) if self.tensors else None
 
     @property
     def seconds(self) -> float:
-        """Of a sound."""
+        """Of a sound or a video."""
+        if self.video:
+            return float(self.video["seconds"])
         return self.sound["samples"] / self.sound["sample_rate"] if self.sound else 0.0
 
     @property
     def kbps(self) -> float | None:
-        """1000 bits of the file per second of a sound; None where there is no second."""
+        """1000 bits of the file per second of its signal; None where there is no second."""
         return self.bytes * 8 / self.seconds / 1000 if self.seconds else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,7 +98,7 @@ class Report:
             if not shown[name]:
                 del shown[name]
         del shown["sample_bytes"]
-        if self.sound:
+        if self.sound or self.video:
             shown |= {"seconds": self.seconds, "kbps": self.kbps}
         if self.picture:
             shown["bpp"] = self.bytes * 8 / (self.picture[0] * self.picture[1])
@@ -128,6 +135,8 @@ def inspect_file(file: BinaryIO, path: str) -> Report:
     report.sound = _sound(reader.params) if report.codec.startswith("audio/") else None
     if report.sound and type(reader.params.get("b")) is int:
         report.sample_bytes = -(-reader.params["b"] // 8)
+    if report.codec.startswith("video/"):
+        report.video = video_inspection.look(reader)
     codec = None
     # A box's checksum leaves out the bulk of tensors; and a fitted picture has more to tell.
     if report.codec.startswith(("tensor/", "audio/")) or report.codec == "image/fit":
@@ -190,7 +199,11 @@ def _look_at(
     packet: Packet, reader: Reader | OuterReader, codec: Codec | None, report: Report
 ) -> None:
     """Add a packet whose box is right to the report."""
-    if report.picture and codec is not None:
+    if report.video:
+        if (problem := video_inspection.add(report.video, reader.params, packet)) is not None:
+            report.damage.append(problem)
+            return
+    elif report.picture and codec is not None:
         _add_tile(packet, reader, codec, report)
     elif report.sound and codec is not None:
         report.sound["samples"] += codec.describe(reader.params, packet)["samples"]
@@ -238,6 +251,8 @@ def _salvage(
     report.packets, report.tensors, report.damage = 0, [], []
     if report.sound:
         report.sound["samples"] = 0
+    if report.video:
+        report.video = video_inspection.look(reader)
     try:
         report.packets_listed = len(_open(file).keys())
     except BitstreamError:

@@ -23,8 +23,8 @@ import latentpack
 # Command -> its line in `latentpack --help`. The module latentpack.scripts.<command> holds a
 # click command of the same name.
 COMMANDS = {
-    "encode": "Turn pictures and sounds into .lpk files of a chosen quality or size.",
-    "decode": "Turn .lpk files back into pictures and sounds.",
+    "encode": "Turn pictures, sounds and videos into .lpk files of a chosen quality or size.",
+    "decode": "Turn .lpk files back into pictures, sounds and videos.",
     "pack": "Pack the tensors of a model file without loss.",
     "unpack": "Turn packed tensors back into a model file.",
     "info": "Say what is inside .lpk files and whether they are whole.",

@@ -1,7 +1,8 @@
-"""What kind of file is at hand, pictures or sounds, and what is asked of the run over all files."""
+"""What kind of file is at hand, picture, sound or video, and what is asked of the whole run."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from latentpack.kernels.errors import BitstreamError
 if TYPE_CHECKING:
     from latentpack.codecs.codec import Codec, Rate
 
-PICTURE, SOUND = "image", "audio"  # first parts of the names of codecs
+PICTURE, SOUND, VIDEO = "image", "audio", "video"  # first parts of the names of codecs
+AUDIO_COPY, AUDIO_DROP = "copy", "drop"  # what becomes of the sounds of a video, or a codec's name
 _TENSOR_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".gguf"}
 _Opener = Callable[..., "Codec"]
 
@@ -30,10 +32,14 @@ class EncodeOptions:
         show_psnr: decode again and measure.
         keep_metadata: store what describes the signal.
         max_pixels: of a picture.
-        stream: which of the sounds of a file.
-        keep_going: take what can be read of damaged sounds.
+        stream: which of the sounds, or videos, of a file; None is the usual one.
+        keep_going: take what can be read of damaged sounds and videos.
         progress: for codecs that say how far they are.
         threads: for codecs that take a number of them.
+        start: seconds of a video that are left out before.
+        end: seconds of a video at which it ends.
+        audio: what becomes of a video's sounds: copied, dropped, or the codec that codes them.
+        audio_rate: of those that are coded.
     """
 
     codec: str | None
@@ -43,10 +49,14 @@ class EncodeOptions:
     show_psnr: bool
     keep_metadata: bool
     max_pixels: int
-    stream: int
+    stream: int | None
     keep_going: bool
     progress: Any
     threads: int | None
+    start: float | None = None
+    end: float | None = None
+    audio: str = AUDIO_COPY
+    audio_rate: Rate | None = None
     opened: dict[Any, Codec] = field(default_factory=dict)
 
     def open(self, usual: str, opener: _Opener, **more: Any) -> Codec:
@@ -54,6 +64,34 @@ class EncodeOptions:
         name = self.codec or usual
         offered = {"progress": self.progress, "threads": self.threads}
         return _open(self.opened, opener, name, self.given | more, offered)
+
+    @property
+    def codes_audio(self) -> bool:
+        """Whether a video's sounds are coded."""
+        return self.audio not in (AUDIO_COPY, AUDIO_DROP)
+
+    @property
+    def sized(self) -> bool:
+        """Whether a size is asked for."""
+        return self.rate is not None and self.rate.name not in ("quality", "psnr")
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether all of a video must be looked at before its frames are coded."""
+        return self.sized or self.codes_audio
+
+    def refuse_for(self, what: str) -> None:
+        """Raise ValueError if an option is given that has a meaning for videos only."""
+        audio = None if self.audio == AUDIO_COPY else self.audio
+        given = {
+            "start": self.start,
+            "end": self.end,
+            "audio": audio,
+            "audio-kbps": self.audio_rate,
+        }
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"it is {what}, for which --{name} has no meaning")
 
 
 @dataclass(frozen=True)
@@ -64,10 +102,12 @@ class DecodeOptions:
         format_name: of the files made; None is by their names.
         given: options of the codecs.
         force: replace files.
-        start: seconds of a sound that are left out before.
-        duration: seconds of a sound that are decoded.
+        start: seconds of a sound or video that are left out before.
+        duration: seconds of a sound or video that are decoded.
         bits: of a sound's samples, 0 for floating point.
         threads: for codecs that take a number of them.
+        encoder: FFmpeg's name of what codes the picture of a video; None is the format's usual one.
+        crf: its quality, "lossless" or a number; None is the encoder's usual one.
     """
 
     format_name: str | None
@@ -77,6 +117,8 @@ class DecodeOptions:
     duration: float | None
     bits: int | None
     threads: int | None
+    encoder: str | None = None
+    crf: float | str | None = None
     opened: dict[Any, Codec] = field(default_factory=dict)
 
     def open(self, codec: int, opener: _Opener) -> Codec:
@@ -110,14 +152,18 @@ def suffixes(codec: str | None) -> set[str]:
     """Of the files that are taken from folders; only those for `codec`, if it is not None."""
     kind = None if codec is None else codec.split("/")[0]
     found: set[str] = set()
-    if kind != SOUND:
+    if kind in (None, PICTURE):
         from latentpack.datasets import images
 
         found |= images.suffixes()
-    if kind != PICTURE:
+    if kind in (None, SOUND):
         from latentpack.datasets import audio_kinds
 
         found |= audio_kinds.suffixes()
+    if kind in (None, VIDEO):
+        from latentpack.datasets import video_formats
+
+        found |= video_formats.suffixes()
     return found
 
 
@@ -128,31 +174,40 @@ def refuse_tensors(path: str) -> None:
 
 
 def kind_of(path: str, file: BinaryIO, codec: str | None) -> str:
-    """PICTURE or SOUND, by the codec, the suffix, and else by what is in the file."""
+    """PICTURE, SOUND or VIDEO, by the codec, the suffix, and else by what is in the file."""
     suffix = Path(path).suffix.lower()
     if codec is not None:
-        return SOUND if codec.startswith(SOUND + "/") else PICTURE
-    from latentpack.datasets import audio_kinds, images
+        kind = codec.split("/")[0]
+        return kind if kind in (SOUND, VIDEO) else PICTURE
+    from latentpack.datasets import audio_kinds, file_streams, images, video_formats
 
     if suffix in audio_kinds.suffixes():
         return SOUND
     if suffix in images.suffixes():
         return PICTURE
-    # Pictures open as films for FFmpeg, so what has no sound is one, or is nothing.
-    return SOUND if audio_kinds.has_sound(file) else PICTURE
+    found = file_streams.streams_in(file)
+    if found.video or (suffix in video_formats.suffixes() and not found.sound):
+        return VIDEO
+    return SOUND if found.sound else PICTURE
 
 
 def kind_of_lpk(path: str, reader: Any) -> str:
-    """PICTURE or SOUND, by the codec that an open .lpk file names.
+    """PICTURE, SOUND or VIDEO, by the codec that an open .lpk file names.
 
     Raises:
         ValueError: it holds tensors.
         BitstreamError: the codec is unknown.
     """
     kind = registry.codec_name(reader.codec_id).split("/")[0]
-    if kind not in (PICTURE, SOUND):
+    if kind not in (PICTURE, SOUND, VIDEO):
         raise ValueError(f"{path} holds tensors; `latentpack unpack` unpacks it")
     return kind
+
+
+def files_of(kind: str) -> Any:
+    """The module of this folder that has `encode_file` and `decode_file` for a kind of file."""
+    names = {PICTURE: "picture_files", SOUND: "sound_files", VIDEO: "video_files"}
+    return importlib.import_module(f"latentpack.scripts.{names[kind]}")
 
 
 def decoded_suffix(path: str) -> str:
@@ -161,6 +216,7 @@ def decoded_suffix(path: str) -> str:
 
     try:
         with Path(path).open("rb") as file:
-            return ".wav" if kind_of_lpk(path, Reader(file)) == SOUND else ".png"
+            kind = kind_of_lpk(path, Reader(file))
+            return {SOUND: ".wav", VIDEO: ".mkv"}.get(kind, ".png")
     except (ValueError, OSError, BitstreamError):
         return ".png"  # decoding says what is wrong

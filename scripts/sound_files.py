@@ -26,9 +26,9 @@ def encode_file(job: Job, source: BinaryIO, target: BinaryIO, options: EncodeOpt
     """Do one file; returns the line to print."""
     if options.show_psnr:
         raise ValueError("--show-psnr measures pictures; `latentpack evaluate audio` does sounds")
-    with open_audio(source, options.stream, options.keep_going) as reader:
-        codec, blocks = _prepare(reader, options)
-        metadata = _metadata(reader) if options.keep_metadata else {}
+    with open_audio(source, options.stream or 0, options.keep_going) as reader:
+        codec, blocks = prepare(reader, options)
+        metadata = metadata_of(reader) if options.keep_metadata else {}
         rate = _rate(options.rate, reader)
         size = sounds.write_sound(target, codec, _shown(blocks, reader), rate, metadata)
         for text in reader.notes:
@@ -36,7 +36,7 @@ def encode_file(job: Job, source: BinaryIO, target: BinaryIO, options: EncodeOpt
         return _report(job, reader, rate, size)
 
 
-def _prepare(reader: AudioReader, options: EncodeOptions) -> tuple[Any, Iterator[Tensor]]:
+def prepare(reader: AudioReader, options: EncodeOptions) -> tuple[Any, Iterator[Tensor]]:
     """The codec for a sound, and the blocks as it wants them."""
     usual = "audio/rvq"
     if not sounds.takes_integers(options.codec or usual):
@@ -69,7 +69,7 @@ def _rate(rate: Rate | None, reader: AudioReader) -> Rate | None:
     return Rate(kbps=reader.sample_rate * reader.channels * bits / rate.value / 1000)
 
 
-def _metadata(reader: AudioReader) -> dict[str, Any]:
+def metadata_of(reader: AudioReader) -> dict[str, Any]:
     """Tags, and the places of channels where they are not the usual ones."""
     found: dict[str, Any] = {"tags": reader.metadata} if reader.metadata else {}
     if reader.channels > 2 and not reader.layout.endswith("channels"):
@@ -115,8 +115,8 @@ def decode_file(job: Job, source: BinaryIO, target: BinaryIO, options: DecodeOpt
         _note_missing_end(job, source)
     stated = reader.params.get("b")
     with noted_damage(job), AudioWriter(
-        target, rate, channels, format_name, _bits(options, format_name, stated),
-        _tags(reader.metadata), _layout(reader.metadata),
+        target, rate, channels, format_name, bits_of(options, format_name, stated),
+        tags_of(reader.metadata), layout_of(reader.metadata),
     ) as writer:  # fmt: skip
         samples = 0
         blocks = sounds.sound_blocks(
@@ -133,7 +133,7 @@ def decode_file(job: Job, source: BinaryIO, target: BinaryIO, options: DecodeOpt
     )
 
 
-def _bits(options: DecodeOptions, format_name: str, stated: Any) -> int | None:
+def bits_of(options: DecodeOptions, format_name: str, stated: Any) -> int | None:
     """Of the samples to write: what is asked for, or what the codec says, if the format has it."""
     if options.bits is not None or type(stated) is not int:
         return options.bits
@@ -141,13 +141,13 @@ def _bits(options: DecodeOptions, format_name: str, stated: Any) -> int | None:
     return min(known, default=None)
 
 
-def _tags(metadata: dict[str, Any]) -> dict[str, str]:
+def tags_of(metadata: dict[str, Any]) -> dict[str, str]:
     tags = metadata.get("tags")
     pairs = tags.items() if isinstance(tags, dict) else ()
     return {k: v for k, v in pairs if isinstance(k, str) and isinstance(v, str)}
 
 
-def _layout(metadata: dict[str, Any]) -> str | None:
+def layout_of(metadata: dict[str, Any]) -> str | None:
     layout = metadata.get("layout")
     return layout if isinstance(layout, str) else None
 

@@ -17,8 +17,8 @@ class Shallow(GopCodec):
     name = "video/shallow"
     usual_gop = 4
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
+    def __init__(self, gop=None, bits=None, frame_rate=None, keep_going=False):
+        super().__init__(gop, bits, frame_rate, keep_going)
         self.tries = []  # quality, and which results were given to go on from
 
     def encode_gop(self, gop, format, quality, before=None, near=None):

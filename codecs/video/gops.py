@@ -31,7 +31,7 @@ from .frames import (
 from .gop_rate import Coded, Span
 from .gop_times import MOST_FRAMES, Times, put_times, read_times
 
-__all__ = ["Coded", "GopCodec", "find_gop"]
+__all__ = ["Coded", "GopCodec", "describe_gop", "find_gop", "parse_header"]
 
 _PSNR = "psnr"
 
@@ -126,7 +126,8 @@ class GopCodec(Codec):
         """The nearest quality among those that make a difference."""
         return quality
 
-    def read_format(self, header: dict[str, Any]) -> VideoFormat:
+    @classmethod
+    def read_format(cls, header: dict[str, Any]) -> VideoFormat:
         """The format of the frames of a file; BitstreamError if it is illegal."""
         return VideoFormat.parse(header)
 
@@ -294,15 +295,7 @@ class GopCodec(Codec):
 
     def describe(self, header: dict[str, Any], packet: Packet) -> dict[str, Any]:
         """See Codec: how many frames a GoP has, and the times of the first and of its end."""
-        if isinstance(packet.key, str):
-            return {}
-        times, payload = read_times(packet.body, parse_header(header, self.read_format)[1])
-        return {
-            "frames": len(times.pts),
-            "start": times.pts[0],
-            "end": times.end,
-            "bytes": len(payload),
-        }
+        return {} if isinstance(packet.key, str) else describe_gop(header, packet)
 
     def verify(self, header: dict[str, Any], packet: Packet) -> None:
         """See Codec."""
@@ -314,10 +307,25 @@ def parse_header(
     header: dict[str, Any], read: Callable[[dict[str, Any]], VideoFormat] = VideoFormat.parse
 ) -> tuple[VideoFormat, int]:
     """The format of the frames and the most of them in a GoP; BitstreamError if illegal."""
+    return read(header), _most_frames(header)
+
+
+def _most_frames(header: dict[str, Any]) -> int:
     most = header.get("g")
     if type(most) is not int or not 1 <= most <= MOST_FRAMES:
         raise BitstreamError(f"header field g is {most!r:.40}, expected 1 to {MOST_FRAMES}")
-    return read(header), most
+    return most
+
+
+def describe_gop(header: dict[str, Any], packet: Packet) -> dict[str, int]:
+    """Frames, times of the first and of the end, and payload's bytes of a GoP of any codec."""
+    times, payload = read_times(packet.body, _most_frames(header))
+    return {
+        "frames": len(times.pts),
+        "start": times.pts[0],
+        "end": times.end,
+        "bytes": len(payload),
+    }
 
 
 def find_gop(header: dict[str, Any], read: Callable[[int], Packet], count: int, pts: int) -> int:
@@ -334,7 +342,7 @@ def find_gop(header: dict[str, Any], read: Callable[[int], Packet], count: int, 
     Raises:
         BitstreamError: header or a packet is damaged.
     """
-    most = parse_header(header)[1]
+    most = _most_frames(header)
     low, high = 0, max(1, count)
     while high - low > 1:
         middle = (low + high) // 2

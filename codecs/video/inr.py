@@ -172,7 +172,8 @@ class Inr(GopCodec):
             signal = inr_signal.tensor_format(signal)
         return super().header(signal)
 
-    def read_format(self, header: dict[str, Any]) -> VideoFormat:
+    @classmethod
+    def read_format(cls, header: dict[str, Any]) -> VideoFormat:
         """See GopCodec."""
         return inr_signal.parse_format(header)
 
