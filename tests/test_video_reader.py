@@ -301,7 +301,7 @@ def test_what_is_no_video(tmp_path: Path) -> None:
 def test_read_once() -> None:
     with open_video(io.BytesIO(write(frames(2), "mkv")[0])) as reader:
         list(reader.frames())
-        with pytest.raises(RuntimeError, match="open it again"):
+        with pytest.raises(RuntimeError, match="open the file again"):
             next(reader.frames())
 
 
