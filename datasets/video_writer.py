@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -21,55 +20,20 @@ from typing import Any, BinaryIO, Self
 
 import av
 import av.error
-import torch
 
-from .video_formats import (
-    ENCODERS,
-    FORMATS,
-    Y4M,
-    Encoder,
-    choose_encoder,
-    encoder_options,
-    pixel_formats,
-    video_format,
-)
-from .video_frames import frame_of, pixel_format
-from .video_info import FIELD_ORDERS, UNKNOWN, range_number
+from .video_encoder import Picture, PictureEncoder, WriterOptions
+from .video_formats import FORMATS, Y4M, video_format
 from .video_ticks import OPTIONS as TICK_OPTIONS
 from .video_ticks import TickFile, tick_for
-from .video_tracks import (
-    TrackPacket,
-    TrackSink,
-    chapters_to_write,
-    fraction,
-    set_stream_tags,
-    strings,
-)
+from .video_tracks import TrackPacket, TrackSink, chapters_to_write, fraction, strings
 from .video_y4m import Y4mFile
 
+__all__ = ["VideoWriter", "WriterOptions", "video_format"]
+
 _MILLISECOND = Fraction(1, 1000)
-_FRAME_DURATION = 1 << 8  # flag of an encoder that passes durations on
-_LEAST_SLICED = 16  # pixels, below which FFV1 finds no way to cut a picture into its slices
 _HELD_SECONDS = 2  # that the muxer holds back a stream while others have nothing
 _MOST_SCALE = (1 << 31) - 1  # of MP4's clocks
 _MOST_TIME = 1 << 60  # of what clocks can count
-
-
-@dataclass(frozen=True)
-class WriterOptions:
-    """How the picture is coded in a file.
-
-    Attributes:
-        encoder: FFmpeg's name of it; None is the format's usual one.
-        quality: "lossless", or the encoder's CRF; None is lossless for FFV1, else nearly so.
-        preset: of the encoder, for those that have them.
-        threads: of the encoder; None leaves it to FFmpeg.
-    """
-
-    encoder: str | None = None
-    quality: float | str | None = None
-    preset: str | None = None
-    threads: int | None = None
 
 
 class VideoWriter:
@@ -119,14 +83,14 @@ class VideoWriter:
         path = target if isinstance(target, (str, Path)) else getattr(target, "name", "")
         self.format_name = video_format(format or Path(str(path)).suffix)
         self._format = FORMATS[self.format_name]
-        self._target, self._options = target, options or WriterOptions()
-        self._width, self._height, self._bits, self._colours = width, height, bits, colours
-        self._info: Mapping[str, Any] = info or {}
-        self._base = fraction(self._info.get("time_base", [1, 25]), "time_base of the video")
+        self._target = target
+        self._picture = Picture(width, height, bits, colours, info or {})
+        self._base = fraction(
+            self._picture.info.get("time_base", [1, 25]), "time_base of the video"
+        )
         self._tracks, self._tags = list(tracks), strings(tags)
         self._chapters = chapters if isinstance(chapters, list) else []
         self._shift = round(shift / self._base) * self._base  # so that frames keep their times
-        self._pixels = pixel_format(bits, colours)
         self._held: list[TrackPacket] = []
         self._sinks: dict[int, TrackSink] = {}
         self._file: Any = None
@@ -136,28 +100,8 @@ class VideoWriter:
         self._last: int | None = None
         self.notes: list[str] = []
         if self.format_name != Y4M:
-            self._choose()
-
-    def _choose(self) -> None:
-        """The encoder, and what becomes of pictures that it doesn't take."""
-        self._encoder, taken = choose_encoder(self.format_name, self._options.encoder, self._pixels)
-        self._coding = encoder_options(self._encoder, self._options.quality)
-        self._grey_as_colour = self._colours == 1 and not taken
-        if self._grey_as_colour:
-            self._pixels = pixel_format(self._bits, 3)
-            self.notes.append(f"{self._encoder} has no grey; the picture gets colours, all grey")
-        if self._pixels not in pixel_formats(self._encoder):
-            raise ValueError(
-                f"{self._encoder} takes no {self._pixels} ({self._bits} bits); write mkv, which "
-                "keeps it"
-            )
-        even = ENCODERS.get(self._encoder, Encoder()).even
-        self._padded = self._height + self._height % 2 * even, self._width + self._width % 2 * even
-        if self._padded != (self._height, self._width):
-            self.notes.append(
-                f"{self.format_name} by {self._encoder} holds even sizes only; {self._width}x"
-                f"{self._height} becomes {self._padded[1]}x{self._padded[0]}, the edge repeated; "
-                "mkv keeps it"
+            self._encoder = PictureEncoder(
+                self.format_name, self._picture, options or WriterOptions()
             )
 
     def write(self, frame: Any) -> None:
@@ -173,10 +117,7 @@ class VideoWriter:
         if self._y4m is not None:
             self._y4m.write(frame.planes, frame.pts * self._base)
             return
-        picture = frame_of(self._pictures(frame.planes), self._pixels, self._padded)
-        picture.pts = frame.pts - round(self._shift / self._base)
-        picture.time_base, picture.duration = self._base, frame.duration
-        self._mux_video(self._stream.encode(picture))
+        self._mux_video(self._encoder.encode(frame, int(self._shift / self._base)))
 
     def write_packet(self, packet: TrackPacket) -> None:
         """Append a packet of a track; those of a time come before the frames of that time.
@@ -194,37 +135,23 @@ class VideoWriter:
         self._mux_packet(packet)
 
     def _check(self, frame: Any) -> None:
-        half = (self._height + 1) // 2, (self._width + 1) // 2
-        shapes = [(self._height, self._width), half, half][: self._colours]
-        dtype = torch.uint8 if self._bits == 8 else torch.int16
-        if [(x.dtype, tuple(x.shape)) for x in frame.planes] != [(dtype, s) for s in shapes]:
-            found = ", ".join(f"{x.dtype} {list(x.shape)}" for x in frame.planes)
-            raise ValueError(
-                f"a frame has planes {found}; the file is {self._width}x{self._height} with "
-                f"{self._bits} bits and {self._colours} colours"
-            )
+        self._picture.check(frame.planes)
         if abs(frame.pts) >= _MOST_TIME or not 0 <= frame.duration < _MOST_TIME:
             raise ValueError(f"a frame has pts {frame.pts} and duration {frame.duration}")
         if self._last is not None and frame.pts <= self._last:
             raise ValueError(f"a frame has pts {frame.pts} after {self._last}; they must increase")
         self._last = frame.pts
 
-    def _pictures(self, planes: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        if not self._grey_as_colour:
-            return planes
-        half = (self._height + 1) // 2, (self._width + 1) // 2
-        middle = torch.full(half, 1 << self._bits - 1, dtype=planes[0].dtype)
-        return planes[0], middle, middle
-
     def _begin(self, frame: Any) -> None:
         """Write the header, with all that has come before the first frame."""
-        described = {**self._info, "chapters": self._chapters}
+        described = {**self._picture.info, "chapters": self._chapters}
         for name, what in self._format.lost.items():
             if described.get(name):
                 self.notes.append(f"{self.format_name} can't hold {what}")
         if self.format_name == Y4M:
             self._begin_y4m(frame)
             return
+        self.notes += self._encoder.notes
         first = {packet.track: packet for packet in reversed(self._held)}
         kept = [n for n in range(len(self._tracks)) if self._can_hold(n, first.get(n))]
         self._start_at(frame, set(kept))
@@ -243,7 +170,7 @@ class VideoWriter:
                 format=self._format.muxer,
                 container_options=self._muxer_options(bases),
             )
-            self._add_video()
+            self._stream = self._encoder.add_to(self._container, self._base)
             for n in kept:
                 self._sinks[n] = TrackSink(self._container, self._tracks[n], first.get(n))
             self._container.metadata.update(self._tags)
@@ -251,8 +178,8 @@ class VideoWriter:
             self._container.start_encoding()
         except (av.error.FFmpegError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"{self.format_name} by {self._encoder} can't hold a video of {self._width}x"
-                f"{self._height} at {self._bits} bits ({_reason(error)}); mkv can"
+                f"{self.format_name} by {self._encoder.name} can't hold this video "
+                f"({_reason(error)}); mkv can"
             ) from error
         self._check_clock()
         for packet in self._held:
@@ -260,13 +187,12 @@ class VideoWriter:
         self._held.clear()
 
     def _begin_y4m(self, frame: Any) -> None:
-        rate = self._info.get("average_rate")
+        rate = self._picture.info.get("average_rate")
         found = (
             fraction(rate, "average_rate") if rate else 1 / (max(1, frame.duration) * self._base)
         )
-        size = self._width, self._height
         self._file = self._open_target()
-        self._y4m = Y4mFile(self._file, size, self._bits, self._colours, self._info, found)
+        self._y4m = Y4mFile(self._file, self._picture, found)
         for number, track in enumerate(self._tracks):
             what = str(track.get("type"))
             self.notes.append(f"y4m can't hold track {number} ({what}); it is dropped")
@@ -324,62 +250,6 @@ class VideoWriter:
             options["movie_timescale"] = str(min(scale, _MOST_SCALE))
         return options | {"max_interleave_delta": str(held * 1_000_000)}
 
-    def _add_video(self) -> None:
-        rate = self._info.get("average_rate")
-        stream = self._container.add_stream(
-            self._encoder,
-            rate=fraction(rate, "average_rate") if rate else Fraction(25),
-            options=self._encoder_options(),
-        )
-        context = stream.codec_context
-        context.width, context.height = self._padded[1], self._padded[0]
-        context.pix_fmt, context.time_base = self._pixels, self._base
-        context.flags |= _FRAME_DURATION
-        context.thread_type = "AUTO"
-        if self._options.threads is not None:
-            context.thread_count = self._options.threads
-        if self._encoder == "ffv1":
-            context.gop_size = 1  # every frame by itself, so that any can be sought
-        for name, key in (
-            ("colorspace", "matrix"),
-            ("color_primaries", "primaries"),
-            ("color_trc", "transfer"),
-        ):
-            value = self._info.get(key, UNKNOWN)
-            setattr(context, name, value if type(value) is int and 0 <= value < 256 else UNKNOWN)
-        context.color_range = range_number(dict(self._info))
-        if "sample_aspect" in self._info:
-            context.sample_aspect_ratio = fraction(self._info["sample_aspect"], "sample_aspect")
-        if order := FIELD_ORDERS.get(str(self._info.get("field_order"))):
-            context.field_order = order
-        matrix = self._info.get("display_matrix")
-        if isinstance(matrix, list) and len(matrix) == 9:
-            stream.set_display_matrix(matrix)
-        set_stream_tags(stream, self._info)
-        stream.time_base = self._base
-        self._stream = stream
-
-    def _encoder_options(self) -> dict[str, str]:
-        options = dict(self._coding)
-        if self._encoder == "ffv1" and min(self._padded) < _LEAST_SLICED:
-            options["slices"] = "1"
-        if self._options.preset is not None:
-            options["preset"] = self._options.preset
-        light, mastering = self._info.get("content_light"), self._info.get("mastering_display")
-        if not light and not mastering:
-            return options
-        if self._encoder not in ("libx264", "libx265"):
-            self.notes.append(f"{self._encoder} can't hold the light levels of HDR; mp4 can")
-            return options
-        name = self._encoder[3:] + "-params"
-        parts = [options[name]] if name in options else []
-        if light:
-            key = "cll" if self._encoder == "libx264" else "max-cll"
-            parts.append(f"{key}={int(light[0])},{int(light[1])}")
-        if mastering:
-            parts.append("mastering-display=" + _mastering(mastering))
-        return options | {name: ":".join(parts)}
-
     def _check_clock(self) -> None:
         """Say where the file's unit of time can't tell times apart."""
         unit = self._tick or self._stream.time_base
@@ -423,7 +293,7 @@ class VideoWriter:
             if self._container is None and self._y4m is None:
                 raise ValueError("the video has no frame, which no video file can say")
             if self._container is not None:
-                self._mux_video(self._stream.encode(None))
+                self._mux_video(self._encoder.encode(None))
                 self._container.close()
             if self._y4m is not None:
                 self._file.flush()
@@ -459,19 +329,6 @@ def _to_ticks(packet: Any, tick: Fraction) -> None:
     packet.pts = None if pts is None else round(pts * base)
     packet.dts = None if dts is None else round(dts * base)
     packet.duration = round((packet.duration or 0) * base)
-
-
-def _mastering(fractions: Any) -> str:
-    """SMPTE ST 2086 as x264 and x265 take it: in units of 0.00002 and of 0.0001 cd/m2."""
-    values = [fraction(pair, "mastering_display") for pair in fractions]
-    if len(values) != 10:
-        raise ValueError(f"mastering_display has {len(values)} fractions, expected 10")
-    red, green, blue, white = (
-        f"({round(x * 50000)},{round(y * 50000)})"
-        for x, y in zip(values[0:8:2], values[1:8:2], strict=True)
-    )
-    least, most = (round(v * 10000) for v in values[8:])
-    return f"G{green}B{blue}R{red}WP{white}L({most},{least})"
 
 
 def _unit(value: Fraction) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from torch import Tensor
+
+from .video_encoder import Picture
 
 _JITTER = Fraction(1, 2)  # of the time of a frame, up to which its own time may differ
 
@@ -14,35 +15,19 @@ _JITTER = Fraction(1, 2)  # of the time of a frame, up to which its own time may
 class Y4mFile:
     """A file, or a pipe, that gets frames."""
 
-    def __init__(
-        self,
-        file: BinaryIO,
-        size: tuple[int, int],
-        bits: int,
-        colours: int,
-        info: Mapping[str, Any],
-        rate: Fraction,
-    ) -> None:
-        """Write the first line.
-
-        Args:
-            file: gets it.
-            size: width and height in pixels.
-            bits: of a sample, 8 to 15.
-            colours: 1 grey, 3 for 4:2:0.
-            info: of the video, as `video_info` has it.
-            rate: of the frames.
-        """
+    def __init__(self, file: BinaryIO, picture: Picture, rate: Fraction) -> None:
+        """Write the first line; `rate` is that of the frames."""
+        info, bits = picture.info, picture.bits
         self._file, self._rate, self._frames = file, rate, 0
         self._start: Fraction | None = None
         aspect = info.get("sample_aspect") or [1, 1]
-        deep = f"{'p' if colours == 3 else ''}{bits}" if bits > 8 else ""
-        name = f"420{deep or 'mpeg2'}" if colours == 3 else f"mono{deep}"
+        deep = f"{'p' if picture.colours == 3 else ''}{bits}" if bits > 8 else ""
+        name = f"420{deep or 'mpeg2'}" if picture.colours == 3 else f"mono{deep}"
         order = {"tt": "t", "tb": "t", "bb": "b", "bt": "b"}.get(str(info.get("field_order")), "p")
         extra = {"full": " XCOLORRANGE=FULL", "limited": " XCOLORRANGE=LIMITED"}
         file.write(
-            f"YUV4MPEG2 W{size[0]} H{size[1]} F{rate.numerator}:{rate.denominator} I{order} "
-            f"A{aspect[0]}:{aspect[1]} C{name}{extra.get(str(info.get('range')), '')}\n".encode()
+            f"YUV4MPEG2 W{picture.width} H{picture.height} F{rate.numerator}:{rate.denominator} "
+            f"I{order} A{aspect[0]}:{aspect[1]} C{name}{extra.get(str(info.get('range')), '')}\n".encode()
         )
 
     def write(self, planes: tuple[Tensor, ...], time: Fraction) -> None:
