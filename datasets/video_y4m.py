@@ -25,10 +25,11 @@ class Y4mFile:
         name = f"420{deep or 'mpeg2'}" if picture.colours == 3 else f"mono{deep}"
         order = {"tt": "t", "tb": "t", "bb": "b", "bt": "b"}.get(str(info.get("field_order")), "p")
         extra = {"full": " XCOLORRANGE=FULL", "limited": " XCOLORRANGE=LIMITED"}
-        file.write(
+        line = (
             f"YUV4MPEG2 W{picture.width} H{picture.height} F{rate.numerator}:{rate.denominator} "
-            f"I{order} A{aspect[0]}:{aspect[1]} C{name}{extra.get(str(info.get('range')), '')}\n".encode()
+            f"I{order} A{aspect[0]}:{aspect[1]} C{name}{extra.get(str(info.get('range')), '')}\n"
         )
+        file.write(line.encode())
 
     def write(self, planes: tuple[Tensor, ...], time: Fraction) -> None:
         """Append a frame that is shown at a time in seconds.
