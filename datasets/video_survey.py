@@ -58,7 +58,7 @@ def survey(
                 continue
             shown = time * packet.time_base
             over = shown + (packet.duration or 0) * packet.time_base
-            is_frame = packet.stream.index == reader._stream.index
+            is_frame = packet.stream.index == reader.streams.stream.index
             if stop is not None and shown >= stop:
                 continue
             if begin is not None and (shown < begin if is_frame else over <= begin):
@@ -68,7 +68,7 @@ def survey(
                 first = shown if first is None else min(first, shown)
                 end = max(end, over)
                 continue
-            number = reader._numbers.get(packet.stream.index)
+            number = reader.streams.numbers.get(packet.stream.index)
             if number is not None:
                 count, size = found.tracks.get(number, (0, 0))
                 found.tracks[number] = count + 1, size + packet.size
