@@ -31,8 +31,8 @@ def open_codec(codec: str | int, **options: Any) -> GopCodec:
     loaded: Any = registry.load(codec)
     if not issubclass(loaded, GopCodec):
         raise ValueError(f"{loaded.name} is no codec for videos; those are named video/...")
-    codec: GopCodec = make_codec(loaded, options)
-    return codec
+    made: GopCodec = make_codec(loaded, options)
+    return made
 
 
 class Feed(Protocol):

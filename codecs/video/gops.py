@@ -232,7 +232,7 @@ class GopCodec(Codec):
         total = sum(psnr_db(a, b, format.bits) for a, b in zip(planes, found, strict=True))
         return Coded(coded.payload, total / len(planes), coded.kept)
 
-    def decode(self, header: dict[str, Any], packets: Iterable[Packet]) -> Clip:
+    def decode(self, header: dict[str, Any], packets: Iterable[Packet]) -> Any:
         """See Codec. Returns a clip."""
         return clip_of(self.decode_frames(header, packets), VideoFormat.parse(header))
 
