@@ -60,8 +60,89 @@ class Pull(NamedTuple):
         return gradient
 
 
+class Latents:
+    """Latents of a picture with the moments that move them."""
+
+    def __init__(self, values: Array, sizes: list[int], damping: float):
+        """Begin with latents of grids of these sizes, behind one another."""
+        self.values, self._damping = values, damping
+        ends = np.cumsum(sizes)
+        self._grids = [slice(e - n, e) for e, n in zip(ends.tolist(), sizes, strict=True)]
+        self.adam = moments(len(values))
+        self._soft, self._slope = np.empty_like(values), np.empty_like(values)
+
+    def soften(self, phase: Phase, seed: int) -> Array:
+        """Stand-ins for the rounded latents, which the next call overwrites."""
+        fit_train.soften(
+            self.values, phase.temperature, phase.noise, seed, self._soft, self._slope
+        )
+        return self._soft
+
+    def move(self, grads: Array, rate: float) -> None:
+        """One step against gradients by the stand-ins of the last call of `soften`."""
+        adam = self.adam
+        for part in self._grids:
+            moved = grads[part] * self._slope[part]
+            own = replace(adam, first=adam.first[part], second=adam.second[part])
+            square = float(np.dot(moved, moved)) / max(1, len(moved))
+            own.epsilon = self._damping * math.sqrt(square) + 1e-12
+            fit_train.adam(own, rate, grads[part], self._slope[part], self.values[part])
+        adam.steps += 1
+        np.clip(self.values, -networks.LIMIT, networks.LIMIT, out=self.values)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that has to be kept to go on exactly, by name."""
+        return {
+            "latents": self.values,
+            "latent_first": self.adam.first,
+            "latent_second": self.adam.second,
+        }
+
+
+class Networks:
+    """Parameters of networks with the moments that move them."""
+
+    def __init__(
+        self, params: Array, rates: Array, layout: dict[str, networks.Slice], pull: Pull | None
+    ):
+        """Begin with parameters, which learn at `rates`."""
+        self._scale, self._pull = rates, pull
+        self._scaled = params / rates
+        matrices = {n: s for n, s in layout.items() if len(s.shape) > 1 and n != "up"}
+        self._soap = Soap([(slice(s.start, s.stop), s.shape) for s in matrices.values()])
+        vectors = [s for name, s in layout.items() if name not in matrices]
+        self._vectors = np.concatenate([np.arange(s.start, s.stop) for s in vectors])
+        self.adam = moments(len(self._vectors))
+        self.step = 0
+
+    @property
+    def params(self) -> Array:
+        """The parameters as the networks take them."""
+        params: Array = self._scaled * self._scale
+        return params
+
+    def move(self, params: Array, grads: Array, phase: Phase) -> None:
+        """One step against the gradients at `params`, which are the present ones."""
+        self.step += 1
+        grads = (grads + self._pull.gradient(params) if self._pull else grads) * self._scale
+        self._soap.step(self.step, phase.network_rate, grads, self._scaled)
+        vectors = self._scaled[self._vectors]
+        slope = np.ones_like(vectors)
+        fit_train.adam(self.adam, phase.vector_rate, grads[self._vectors], slope, vectors)
+        self._scaled[self._vectors] = vectors
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that has to be kept to go on exactly, by name."""
+        return {
+            "scaled": self._scaled,
+            "vector_first": self.adam.first,
+            "vector_second": self.adam.second,
+            **self._soap.arrays(),
+        }
+
+
 class State:
-    """Latents, parameters and their moments."""
+    """Latents and networks of one picture."""
 
     def __init__(
         self,
@@ -75,60 +156,32 @@ class State:
         pull: Pull | None,
     ):
         """Begin with latents (of grids of these sizes) and parameters, which learn at `rates`."""
-        self.latents, self.damping, self._pull = latents, damping, pull
-        ends = np.cumsum(sizes)
-        self._grids = [slice(e - n, e) for e, n in zip(ends.tolist(), sizes, strict=True)]
-        self._scale = rates
-        self._scaled = params / self._scale
-        self._latent_adam = _moments(len(latents))
-        layout = networks.layout(preset, colours)
-        matrices = {n: s for n, s in layout.items() if len(s.shape) > 1 and n != "up"}
-        self._soap = Soap([(slice(s.start, s.stop), s.shape) for s in matrices.values()])
-        vectors = [s for name, s in layout.items() if name not in matrices]
-        self._vectors = np.concatenate([np.arange(s.start, s.stop) for s in vectors])
-        self._vector_adam = _moments(len(self._vectors))
+        self._latents = Latents(latents, sizes, damping)
+        self._networks = Networks(params, rates, networks.layout(preset, colours), pull)
         self.step = 0
         self.seconds = 0.0
-        self._values, self._slope = np.empty_like(latents), np.empty_like(latents)
+
+    @property
+    def latents(self) -> Array:
+        """The latents before rounding."""
+        return self._latents.values
 
     @property
     def params(self) -> Array:
         """The parameters as the networks take them."""
-        params: Array = self._scaled * self._scale
-        return params
+        return self._networks.params
 
     def advance(
         self, engine: Engine, objective: fit_train.Objective, phase: Phase
     ) -> tuple[float, float]:
         """One iteration; returns bits and mse before it."""
-        seed = self.step * 0x9E3779B1 + 0x85EBCA6B
-        fit_train.soften(
-            self.latents, phase.temperature, phase.noise, seed, self._values, self._slope
-        )
+        values = self._latents.soften(phase, self.step * 0x9E3779B1 + 0x85EBCA6B)
         params = self.params
-        got = engine.step(self._values, params, objective)
+        got = engine.step(values, params, objective)
         self.step += 1
-        self._move_latents(got.latent_grads, phase.latent_rate)
-        grads = got.param_grads + self._pull.gradient(params) if self._pull else got.param_grads
-        self._move_params(grads * self._scale, phase)
+        self._latents.move(got.latent_grads, phase.latent_rate)
+        self._networks.move(params, got.param_grads, phase)
         return got.bits, got.mse
-
-    def _move_latents(self, grads: Array, rate: float) -> None:
-        adam = self._latent_adam
-        for part in self._grids:
-            moved = grads[part] * self._slope[part]
-            own = replace(adam, first=adam.first[part], second=adam.second[part])
-            own.epsilon = self.damping * math.sqrt(float(np.dot(moved, moved)) / len(moved)) + 1e-12
-            fit_train.adam(own, rate, grads[part], self._slope[part], self.latents[part])
-        adam.steps += 1
-        np.clip(self.latents, -networks.LIMIT, networks.LIMIT, out=self.latents)
-
-    def _move_params(self, grads: Array, phase: Phase) -> None:
-        self._soap.step(self.step, phase.network_rate, grads, self._scaled)
-        vectors = self._scaled[self._vectors]
-        slope = np.ones_like(vectors)
-        fit_train.adam(self._vector_adam, phase.vector_rate, grads[self._vectors], slope, vectors)
-        self._scaled[self._vectors] = vectors
 
     def save(self, path: Path, key: str) -> None:
         """Write all of it, whole or not at all."""
@@ -158,23 +211,17 @@ class State:
             for name, array in self._arrays().items():
                 array[:] = stored[name]
             self.step, self.seconds = int(stored["progress"][0]), float(stored["progress"][1])
-            self._latent_adam.steps = self._vector_adam.steps = self.step
+            self._latents.adam.steps = self._networks.adam.steps = self.step
+            self._networks.step = self.step
         except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a checkpoint of image/fit: {error}") from None
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {
-            "latents": self.latents,
-            "scaled": self._scaled,
-            "latent_first": self._latent_adam.first,
-            "latent_second": self._latent_adam.second,
-            "vector_first": self._vector_adam.first,
-            "vector_second": self._vector_adam.second,
-            **self._soap.arrays(),
-        }
+        return {**self._latents.arrays(), **self._networks.arrays()}
 
 
-def _moments(count: int) -> fit_train.Adam:
+def moments(count: int) -> fit_train.Adam:
+    """Of so many numbers that have not moved yet."""
     first, second = np.zeros((2, count), np.float32)
     return fit_train.Adam(first, second, beta2=0.99)
 
