@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -115,13 +116,15 @@ class Prior:
 class PriorFile:
     """Priors of several presets and rates."""
 
+    codec = _CODEC
+
     def __init__(self, path: Path) -> None:
         """Read a file.
 
         Raises:
             ValueError: it is not one of priors.
         """
-        weights = weight_files.read(path, _CODEC)
+        weights = weight_files.read(path, self.codec)
         self.path, self.digest = path, weights.digest
         self._tensors = weights.tensors
         if "lmbda" not in self._tensors or not all(v > 0 for v in self._tensors["lmbda"].tolist()):
@@ -130,13 +133,20 @@ class PriorFile:
 
     def nearest(self, preset: str, colours: int, lmbda: float) -> Prior:
         """The prior of the rate that is nearest to a trade-off."""
+        return self.at(preset, colours, self.nearest_rate(lmbda))
+
+    def nearest_rate(self, lmbda: float) -> int:
+        """The number of the rate that is nearest to a trade-off."""
         gaps = [abs(math.log(known / lmbda)) for known in self.lmbdas]
-        return self.at(preset, colours, gaps.index(min(gaps)))
+        return gaps.index(min(gaps))
 
     def __contains__(self, key: tuple[str, int, int]) -> bool:
         """Whether it has a prior of (preset, colours, rate)."""
         preset, colours, rate = key
-        return f"{preset}.{colours}.mean" in self._tensors and 0 <= rate < len(self.lmbdas)
+        return self._has(f"{preset}.{colours}", rate)
+
+    def _has(self, key: str, rate: int) -> bool:
+        return f"{key}.mean" in self._tensors and 0 <= rate < len(self.lmbdas)
 
     def at(self, preset: str, colours: int, rate: int) -> Prior:
         """The prior of a rate.
@@ -144,18 +154,27 @@ class PriorFile:
         Raises:
             ValueError: the file has no such prior.
         """
-        key = f"{preset}.{colours}"
-        if (preset, colours, rate) not in self:
+        found = self._stored(f"{preset}.{colours}", rate)
+        prior = Prior(preset, colours, rate, self.lmbdas[rate], *found)
+        self._check(prior)
+        return prior
+
+    def _stored(self, key: str, rate: int) -> tuple[npt.NDArray[np.float32], Integers, Integers]:
+        """Mean, scale and q of a prior of a rate."""
+        if not self._has(key, rate):
+            preset, *rest = key.split(".")
             raise ValueError(
-                f"{self.path.name} has no prior {rate} of preset {preset!r} with {colours} colours"
+                f"{self.path.name} has no prior {rate} of preset {preset!r} with {rest[-1]} colours"
             )
         mean, scale, q = (self._tensors[f"{key}.{n}"][rate].numpy() for n in ("mean", "scale", "q"))
-        if len(mean) != networks.count(networks.PRESETS[preset], colours):
-            raise ValueError(f"{self.path.name} has a prior of {len(mean)} parameters for {key}")
-        return Prior(
-            preset, colours, rate, self.lmbdas[rate],
-            mean.astype(np.float32), scale.astype(np.int64), q.astype(np.int64),
-        )  # fmt: skip
+        return mean.astype(np.float32), scale.astype(np.int64), q.astype(np.int64)
+
+    def _check(self, prior: Prior) -> None:
+        count = sum(piece.size for piece in prior.slices.values())
+        if len(prior.mean) != count:
+            raise ValueError(
+                f"{self.path.name} has a prior of {len(prior.mean)} parameters, expected {count}"
+            )
 
 
 @functools.lru_cache(maxsize=4)
@@ -170,10 +189,18 @@ def find(digest: bytes, path: Path) -> PriorFile:
     Raises:
         ValueError: it is none of them.
     """
+    return of_digest(digest, path, "image-fit*.lpkw", load)
+
+
+File = TypeVar("File", bound=PriorFile)
+
+
+def of_digest(digest: bytes, path: Path, shipped: str, load: Callable[[Path], File]) -> File:
+    """The same for a codec whose files that ship have such names."""
     given = load(path)
     if given.digest == digest:
         return given
-    found = weight_files.find(digest, sorted(WEIGHTS.glob("image-fit*.lpkw")))
+    found = weight_files.find(digest, sorted(WEIGHTS.glob(shipped)))
     if found is None:
         raise ValueError(
             f"the stream was made with weights {digest.hex()}, {path.name} is "
@@ -187,6 +214,7 @@ def save(
     lmbdas: list[float],
     priors: dict[str, dict[str, Any]],
     training: dict[str, Any] | None = None,
+    codec: str = _CODEC,
 ) -> bytes:
     """Write a prior file, in the place of an older one; returns its digest.
 
@@ -195,10 +223,11 @@ def save(
         lmbdas: of the rates, ascending.
         priors: "preset.colours" -> "mean", "scale" and "q", as they stand in the file.
         training: how they were learned, for people.
+        codec: whose they are.
     """
     tensors = {"lmbda": torch.tensor(lmbdas, dtype=torch.float32)}
     kinds = {"mean": torch.float16, "scale": torch.uint8, "q": torch.uint8}
     for key, parts in priors.items():
         for name, kind in kinds.items():
             tensors[f"{key}.{name}"] = torch.as_tensor(parts[name]).to(kind).contiguous()
-    return weight_files.write(path, _CODEC, tensors, {}, training, force=True)
+    return weight_files.write(path, codec, tensors, {}, training, force=True)
