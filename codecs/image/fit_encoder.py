@@ -257,14 +257,14 @@ def _begin(
     latents = np.zeros(sum(sizes), np.float32)
     if start:
         latents, params = start.latents.numpy().copy(), start.parameters
-    pull = _pull(prior, recipe.pull / x[0].numel()) if prior else None
-    rates = rates_of(preset, x.shape[0], prior)
+    pull = pull_to(prior, recipe.pull / x[0].numel()) if prior else None
+    rates = rates_of(networks.layout(preset, x.shape[0]), prior)
     vector = params.numpy().astype(np.float32)
     return State(latents, vector, rates, preset, x.shape[0], sizes, recipe.damping, pull)
 
 
-def _pull(prior: Prior, strength: float) -> Pull:
-    """Laplace distributions around the prior's means cost 1 / (ln 2 scale) bits for a unit."""
+def pull_to(prior: Prior, strength: float) -> Pull:
+    """Towards a prior: Laplace distributions around the prior's means cost 1 / (ln 2 scale) bits for a unit."""
     scale = np.exp2((prior.scale - 60) / 3)
     weight = strength / (math.log(2) * scale)
     return Pull(prior.mean, weight.astype(np.float32), (0.1 * scale).astype(np.float32))

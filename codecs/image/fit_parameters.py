@@ -110,6 +110,15 @@ def synthesis(prior: Prior, coded: Coded) -> Synthesis:
     return Synthesis(*(a.reshape(shape) for a, shape in zip(arrays, shapes, strict=True)))
 
 
+def values(prior: Prior, coded: Coded) -> npt.NDArray[np.float32]:
+    """All parameters, as `fit_networks.layout` has them."""
+    parts = [
+        np.ldexp(_values(prior, coded, i).astype(np.float32), -unit_of(name))
+        for i, name in enumerate(prior.slices)
+    ]
+    return np.concatenate(parts)
+
+
 def bits(prior: Prior, coded: Coded) -> float:
     """What the networks take in the stream."""
     return bits_of(*symbols(prior, coded))

@@ -73,9 +73,7 @@ class Latents:
 
     def soften(self, phase: Phase, seed: int) -> Array:
         """Stand-ins for the rounded latents, which the next call overwrites."""
-        fit_train.soften(
-            self.values, phase.temperature, phase.noise, seed, self._soft, self._slope
-        )
+        fit_train.soften(self.values, phase.temperature, phase.noise, seed, self._soft, self._slope)
         return self._soft
 
     def move(self, grads: Array, rate: float) -> None:
@@ -226,13 +224,12 @@ def moments(count: int) -> fit_train.Adam:
     return fit_train.Adam(first, second, beta2=0.99)
 
 
-def rates_of(preset: Preset, colours: int, prior: Prior | None) -> Array:
+def rates_of(layout: dict[str, networks.Slice], prior: Prior | None) -> Array:
     """How fast each parameter learns, relative to the recipe's rates.
 
     The nearer to its start a prior expects the context model, the slower that learns.
     """
-    layout = networks.layout(preset, colours)
-    rates = np.ones(networks.count(preset, colours), np.float32)
+    rates = np.ones(sum(piece.size for piece in layout.values()), np.float32)
     for name, rate in _RATES.items():
         rates[layout[name].start : layout[name].stop] = rate
     if prior is not None:

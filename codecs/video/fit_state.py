@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ class FrameState:
     def __init__(self, slot: Slot, planes: Sequence[Plane], bits: int, first: int, damping: float):
         """Begin with latents of zeros."""
         self.slot, self.planes, self.bits, self.first = slot, list(planes), bits, first
-        height, width = even_size(planes)
+        height, width = even_shape([p.shape for p in planes])
         self.shapes = still.grid_shapes(height, width)
         sizes = [rows * columns for rows, columns in self.shapes[first:]]
         self.latents = Latents(np.zeros(sum(sizes), np.float32), sizes, damping)
@@ -52,6 +53,20 @@ class FrameState:
         values: Array = np.clip(np.rint(self.latents.values), -still.LIMIT, still.LIMIT)
         return values
 
+    def flat(self, grids: Sequence[Grid]) -> Array:
+        """Grids of a frame of this size as iterations take them."""
+        return np.concatenate([grid.reshape(-1) for grid in grids[self.first :]]).astype(np.float32)
+
+    def error(self, decoded: Sequence[Plane]) -> float:
+        """The sum of squared errors over luma, in 8 bits, of which chroma has its share."""
+        unit = 4.0 ** (self.bits - 8)
+        means = [
+            float(np.square(a.astype(np.int32) - b).mean(dtype=np.float64)) / unit
+            for a, b in zip(self.planes, decoded, strict=True)
+        ]
+        mean = means[0] if len(means) == 1 else (6 * means[0] + means[1] + means[2]) / 8
+        return mean * math.prod(even_shape([p.shape for p in self.planes]))
+
     def grids(self) -> list[Grid]:
         """The latents as they would be coded: all grids, finest first."""
         values = self.rounded().astype(np.int16)
@@ -63,7 +78,7 @@ class FrameState:
         return zeros + coded
 
 
-def even_size(planes: Sequence[Plane]) -> tuple[int, int]:
-    """Height and width that grids are of: those of Y, made even with 4:2:0."""
-    height, width = planes[0].shape
-    return (height, width) if len(planes) == 1 else (height + height % 2, width + width % 2)
+def even_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """Height and width that grids are of, of the planes' shapes: those of Y, even with 4:2:0."""
+    height, width = shapes[0]
+    return (height, width) if len(shapes) == 1 else (height + height % 2, width + width % 2)

@@ -1,12 +1,12 @@
-"""A group of pictures of `video/fit` as bytes, and back to frames.
+"""A group of pictures of `video/fit` as bytes, and back to what is coded of its frames.
 
 offset  size  meaning
 0       1     preset (low 2 bits) and rate of the prior (high 6 bits)
 1       1     p: the trade-off lmbda 2**(p / 16 - 15) that it was fitted for; not needed to decode
-2       2 n   for n runs of segments (`fit_order`): length, how many
-..      1-4   varint, length m of the motion
+2       2 n   runs of segments (`fit_order`): a length, and how many there are of it
+..      1-4   varint, length m of the motion; only if there are segments
 ..      m     motion of the predicted frames in coding order (`kernels.motion`)
-..      rest  one rANS stream: the networks of each kind there is (`image.fit_parameters`), then of
+..      rest  one rANS stream: the networks of each kind there is (`image.fit_parameters`), then for
               each frame in coding order which grids are coded, and these (`kernels.fit_ref`)
 """
 
@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ...kernels import fit, motion, rans
 from ...kernels.errors import BitstreamError
-from ...kernels.fit_ref import GRIDS, Context, Grid, Synthesis
+from ...kernels.fit_ref import GRIDS, Grid
 from ...kernels.motion import Field
-from ..fields import read_varint, varint
+from ..fields import Cursor, get_varint, put_varint
 from ..image import fit_parameters
 from ..image.fit_parameters import Coded
 from ..image.fit_prior import bits_of, tables
@@ -31,13 +31,13 @@ from ..image.fit_stream import lmbda_of
 from . import fit_order
 from .fit_order import KINDS, MOST_SEGMENT, Slot
 from .fit_prior import PRESETS, Prior, PriorFile
+from .fit_state import even_shape
 from .frames import VideoFormat
 
 _NAMES = {preset.number: name for name, preset in PRESETS.items()}
-_MASK_ROW = 9 * 12  # Laplace of scale 1: of the change of a mask
-_START_MASK = (1 << GRIDS) - 1
-
-Planes = list[npt.NDArray[Any]]
+_MASK_ROW = 9 * 9  # Laplace of scale 1/2, of the change of a mask
+_FIRST_MASK = (1 << GRIDS) - 1
+_MOST_RUN = 255
 
 
 class Picture(NamedTuple):
@@ -55,12 +55,185 @@ class Group:
         priors: of the networks, by kind.
         position: of lmbda.
         lengths: of the segments.
-        coded: the networks, by kind; None for kinds of which there is no frame.
+        coded: the networks, by kind, of which there are frames.
         pictures: in coding order.
     """
 
     priors: Sequence[Prior]
     position: int
     lengths: list[int]
-    coded: list[Coded | None]
+    coded: dict[int, Coded]
     pictures: list[Picture]
+
+
+class Beside:
+    """The latents that the context model sees of another frame: the predicted one coded before."""
+
+    def __init__(self) -> None:
+        """Begin a group of pictures."""
+        self._last: list[Grid] | None = None
+
+    def grids(self, slot: Slot) -> list[Grid] | None:
+        """What it sees for a frame; None is zeros."""
+        return self._last if slot.references else None
+
+    def put(self, slot: Slot, grids: list[Grid]) -> None:
+        """Go on to the next frame."""
+        if slot.references:
+            self._last = grids
+
+
+def write(group: Group, threads: int = 1) -> bytes:
+    """The bytes of a group of pictures."""
+    order = fit_order.slots(group.lengths)
+    preset, rate = PRESETS[group.priors[0].preset].number, group.priors[0].rate
+    head = bytes([preset | rate << 2, group.position]) + _put_lengths(group.lengths)
+    moves = motion.Encoder()
+    for picture in group.pictures:
+        if picture.field is not None:
+            moves.put(picture.field)
+    if group.lengths:
+        body = moves.finish()
+        head += put_varint(len(body)) + body
+    values, rows = zip(*_symbols(group, order, threads), strict=True)
+    return head + rans.encode(tables(), np.concatenate(values), np.concatenate(rows))
+
+
+def _symbols(
+    group: Group, order: list[Slot], threads: int
+) -> Iterator[tuple[fit_parameters.Symbols, fit_parameters.Rows]]:
+    contexts = {}
+    for kind, coded in sorted(group.coded.items()):
+        yield fit_parameters.symbols(group.priors[kind], coded)
+        contexts[kind] = fit_parameters.context(group.priors[kind], coded)
+    mask, beside = [_FIRST_MASK] * KINDS, Beside()
+    for slot, picture in zip(order, group.pictures, strict=True):
+        new = sum(1 << k for k, grid in enumerate(picture.grids) if grid.any())
+        yield np.array([new - mask[slot.kind]], np.int16), np.array([_MASK_ROW], np.uint8)
+        mask[slot.kind] = new
+        reference = beside.grids(slot)
+        yield fit.symbols(contexts[slot.kind], picture.grids, reference, threads=threads)
+        beside.put(slot, picture.grids)
+
+
+def _put_lengths(lengths: list[int]) -> bytes:
+    out = bytearray()
+    for length, run in groupby(lengths):
+        count = len(list(run))
+        for left in range(count, 0, -_MOST_RUN):
+            out += bytes([length, min(left, _MOST_RUN)])
+    return bytes(out)
+
+
+def _get_lengths(cursor: Cursor, count: int) -> list[int]:
+    lengths: list[int] = []
+    left = count - 1
+    while left:
+        length, run = cursor.take(2, "segments")
+        if not 1 <= length <= MOST_SEGMENT or not run or length * run > left:
+            raise cursor.error(
+                "segments",
+                f"{run} of {length} frames, where {left} frames are left and a segment has at "
+                f"most {MOST_SEGMENT}",
+            )
+        lengths += [length] * run
+        left -= length * run
+    return lengths
+
+
+class Opened:
+    """A group of pictures whose networks have been read.
+
+    Attributes:
+        priors: of the networks, by kind.
+        position: of lmbda.
+        order: of the frames.
+        coded: the networks, by kind.
+        motion_bytes: of the motion.
+        latent_bytes: of all else, networks included.
+    """
+
+    def __init__(
+        self, files: PriorFile, payload: memoryview, format: VideoFormat, count: int
+    ) -> None:
+        """Read up to the frames.
+
+        Raises:
+            BitstreamError: the bytes are damaged.
+        """
+        cursor = Cursor(payload, 0)
+        head, self.position = cursor.take(2, "head of a group of pictures")
+        name, rate = _NAMES.get(head & 3), head >> 2
+        if name is None or not files.has(name, format.colours, rate):
+            raise BitstreamError(
+                f"a group of pictures starts with {head}: {files.path.name} has no prior {rate} of "
+                f"preset {head & 3}"
+            )
+        self.priors = files.kinds(name, format.colours, rate)
+        self._shape = even_shape(format.shapes)
+        self.order = fit_order.slots(_get_lengths(cursor, count))
+        self.motion_bytes = get_varint(cursor, "size of the motion") if count > 1 else 0
+        self._motion = bytes(cursor.take(self.motion_bytes, "motion"))
+        self.latent_bytes = cursor.left
+        self._latents = rans.Decoder(tables(), bytes(cursor.take(cursor.left, "latents")))
+        self._format = format
+        kinds = {slot.kind for slot in self.order}
+        self.coded = {
+            kind: fit_parameters.parse(self.priors[kind], self._latents.get)
+            for kind in sorted(kinds)
+        }
+
+    def pictures(self) -> Iterator[Picture]:
+        """What is coded of the frames, in coding order; once.
+
+        Raises:
+            BitstreamError: the bytes are damaged.
+        """
+        moves = motion.Decoder(self._motion) if len(self.order) > 1 else None
+        contexts = {
+            kind: fit_parameters.context(self.priors[kind], coded)
+            for kind, coded in self.coded.items()
+        }
+        mask, beside = [_FIRST_MASK] * KINDS, Beside()
+        for slot in self.order:
+            field = None
+            if moves and slot.references:
+                two = len(slot.references) == 2
+                field = moves.get(self._format.height, self._format.width, two)
+            mask[slot.kind] = self._mask(mask[slot.kind])
+            coded = [bool(mask[slot.kind] >> k & 1) for k in range(GRIDS)]
+            grids = fit.decode(
+                contexts[slot.kind], self._latents, *self._shape, coded, beside.grids(slot)
+            )
+            beside.put(slot, grids)
+            yield Picture(field, grids)
+        if moves:
+            moves.finish()
+        self._latents.finish()
+
+    def _mask(self, last: int) -> int:
+        change = int(self._latents.get(np.array([_MASK_ROW], np.uint8))[0])
+        if not 0 <= last + change < 1 << GRIDS:
+            raise BitstreamError(f"a frame has the mask of grids {last + change}")
+        return last + change
+
+
+def describe(opened: Opened) -> dict[str, Any]:
+    """What a group of pictures is, without its frames.
+
+    Returns:
+        preset, lmbda, segments, and the bytes of networks, motion and latents.
+    """
+    networks = sum(
+        bits_of(*fit_parameters.symbols(opened.priors[kind], coded))
+        for kind, coded in opened.coded.items()
+    )
+    network_bytes = round(networks / 8)
+    return {
+        "preset": opened.priors[0].preset,
+        "lmbda": lmbda_of(opened.position),
+        "segments": [len(slot.references) for slot in opened.order if slot.level == 1],
+        "network_bytes": network_bytes,
+        "motion_bytes": opened.motion_bytes,
+        "latent_bytes": opened.latent_bytes - network_bytes,
+    }
