@@ -264,7 +264,7 @@ def _begin(
 
 
 def pull_to(prior: Prior, strength: float) -> Pull:
-    """Towards a prior: Laplace distributions around the prior's means cost 1 / (ln 2 scale) bits for a unit."""
+    """Laplace distributions around the prior's means cost 1 / (ln 2 scale) bits for a unit."""
     scale = np.exp2((prior.scale - 60) / 3)
     weight = strength / (math.log(2) * scale)
     return Pull(prior.mean, weight.astype(np.float32), (0.1 * scale).astype(np.float32))

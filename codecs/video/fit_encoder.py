@@ -21,7 +21,7 @@ from . import fit_order
 from .fit_kinds import KindFit, Sample, Span
 from .fit_order import Slot
 from .fit_prior import PRESETS, Prior
-from .fit_state import FrameState, Plane
+from .fit_state import FrameState, Plane, even_shape
 from .fit_stream import Beside, Group, Picture
 from .frames import VideoFormat
 
@@ -41,6 +41,7 @@ class Plan:
         searches: the rounds that look for motion once more, after the first.
         weights: of distortion, by the level of a frame: others are made from it.
         shares: of the iterations, by level.
+        speeds: of the networks, by kind: those of predicted frames see many of them.
         samples: frames of a kind that the steps of networks are chosen by.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     searches: tuple[int, ...] = (3,)
     weights: tuple[float, ...] = (3.0, 2.0, 1.4, 1.1, 1.0, 0.9)
     shares: tuple[float, ...] = (3.0, 1.6, 1.2, 1.0, 0.8, 0.7)
+    speeds: tuple[float, ...] = (1.0, 0.1, 0.1)
     samples: int = 6
 
     def weight(self, slot: Slot) -> float:
@@ -108,7 +110,7 @@ class GroupFit:
             self._kinds[kind] = KindFit(
                 priors[kind], format, lmbda, plan.recipe,
                 sum(slot.kind == kind for slot in self.order),
-                threads=threads, start=start.get(kind) if start else None,
+                speed=plan.speeds[kind], threads=threads, start=start.get(kind) if start else None,
             )  # fmt: skip
 
     @property
@@ -132,7 +134,7 @@ class GroupFit:
         return Group(self.priors, position_of(self.lmbda), self.lengths, coded, pictures)
 
     def _round(self, one: float, span: Span, search: bool, progress: Progress | None) -> None:
-        beside, bits, error = Beside(), 0.0, 0.0
+        beside, bits, error = Beside(even_shape(self.format.shapes)), 0.0, 0.0
         for number, frame in enumerate(self.frames, 1):
             self._predict(frame, search)
             count = max(1, round(one * self.plan.share(frame.slot) * span.part))
@@ -147,7 +149,7 @@ class GroupFit:
         return Sample(frame, beside.grids(frame.slot), self.plan.weight(frame.slot))
 
     def _freeze(self) -> None:
-        beside = Beside()
+        beside = Beside(even_shape(self.format.shapes))
         samples: dict[int, list[Sample]] = {kind: [] for kind in self._kinds}
         for frame in self.frames:
             samples[frame.slot.kind].append(self._sample(frame, beside))

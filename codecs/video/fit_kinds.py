@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from ...kernels import fit, fit_train
@@ -61,10 +62,22 @@ class KindFit:
         recipe: Recipe,
         frames: int,
         *,
+        speed: float = 1.0,
         threads: int = 1,
         start: Array | None = None,
     ):
-        """Prepare for so many frames of the kind; `start` takes the place of the usual one."""
+        """Prepare for so many frames of the kind.
+
+        Args:
+            prior: of the networks.
+            format: of the video.
+            lmbda: as of `fit_encoder.GroupFit`.
+            recipe: of the iterations.
+            frames: of the kind.
+            speed: of the networks, relative to the recipe's rates.
+            threads: to compute with.
+            start: parameters to begin with, in the place of the usual ones.
+        """
         self.prior = prior
         self.coded: Coded | None = None
         self._format, self._lmbda, self._recipe = format, lmbda, recipe
@@ -78,7 +91,7 @@ class KindFit:
         count = fit_networks.count(shape)
         self._trainer = fit_train.FrameTrainer(net, height, width, count, threads=threads)
         pull = still.pull_to(prior, recipe.pull / (height * width * frames))
-        rates = rates_of(prior.slices, prior)
+        rates = rates_of(prior.slices, prior) * np.float32(speed)
         self._networks = Networks(
             start_of(prior) if start is None else start, rates, prior.slices, pull
         )

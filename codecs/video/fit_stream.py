@@ -4,8 +4,8 @@ offset  size  meaning
 0       1     preset (low 2 bits) and rate of the prior (high 6 bits)
 1       1     p: the trade-off lmbda 2**(p / 16 - 15) that it was fitted for; not needed to decode
 2       2 n   runs of segments (`fit_order`): a length, and how many there are of it
-..      1-4   varint, length m of the motion; only if there are segments
-..      m     motion of the predicted frames in coding order (`kernels.motion`)
+..      ..    of each predicted frame, in coding order, its motion: varint, bytes, and these
+              (`kernels.motion`)
 ..      rest  one rANS stream: the networks of each kind there is (`image.fit_parameters`), then for
               each frame in coding order which grids are coded, and these (`kernels.fit_ref`)
 """
@@ -69,12 +69,12 @@ class Group:
 class Beside:
     """The latents that the context model sees of another frame: the predicted one coded before."""
 
-    def __init__(self) -> None:
-        """Begin a group of pictures."""
-        self._last: list[Grid] | None = None
+    def __init__(self, shape: tuple[int, int]) -> None:
+        """Begin a group of pictures whose grids are of this height and width."""
+        self._last = [np.zeros(s, np.int16) for s in fit.grid_shapes(*shape)]
 
     def grids(self, slot: Slot) -> list[Grid] | None:
-        """What it sees for a frame; None is zeros."""
+        """What it sees for a frame; None for those that are not predicted."""
         return self._last if slot.references else None
 
     def put(self, slot: Slot, grids: list[Grid]) -> None:
@@ -88,13 +88,10 @@ def write(group: Group, threads: int = 1) -> bytes:
     order = fit_order.slots(group.lengths)
     preset, rate = PRESETS[group.priors[0].preset].number, group.priors[0].rate
     head = bytes([preset | rate << 2, group.position]) + _put_lengths(group.lengths)
-    moves = motion.Encoder()
     for picture in group.pictures:
         if picture.field is not None:
-            moves.put(picture.field)
-    if group.lengths:
-        body = moves.finish()
-        head += put_varint(len(body)) + body
+            body = motion.encode(picture.field)
+            head += put_varint(len(body)) + body
     values, rows = zip(*_symbols(group, order, threads), strict=True)
     return head + rans.encode(tables(), np.concatenate(values), np.concatenate(rows))
 
@@ -106,7 +103,8 @@ def _symbols(
     for kind, coded in sorted(group.coded.items()):
         yield fit_parameters.symbols(group.priors[kind], coded)
         contexts[kind] = fit_parameters.context(group.priors[kind], coded)
-    mask, beside = [_FIRST_MASK] * KINDS, Beside()
+    mask = [_FIRST_MASK] * KINDS
+    beside = Beside(group.pictures[0].grids[0].shape)
     for slot, picture in zip(order, group.pictures, strict=True):
         new = sum(1 << k for k, grid in enumerate(picture.grids) if grid.any())
         yield np.array([new - mask[slot.kind]], np.int16), np.array([_MASK_ROW], np.uint8)
@@ -172,8 +170,12 @@ class Opened:
         self.priors = files.kinds(name, format.colours, rate)
         self._shape = even_shape(format.shapes)
         self.order = fit_order.slots(_get_lengths(cursor, count))
-        self.motion_bytes = get_varint(cursor, "size of the motion") if count > 1 else 0
-        self._motion = bytes(cursor.take(self.motion_bytes, "motion"))
+        self._motion = [
+            bytes(cursor.take(get_varint(cursor, "size of motion"), "motion"))
+            for slot in self.order
+            if slot.references
+        ]
+        self.motion_bytes = sum(map(len, self._motion))
         self.latent_bytes = cursor.left
         self._latents = rans.Decoder(tables(), bytes(cursor.take(cursor.left, "latents")))
         self._format = format
@@ -189,17 +191,17 @@ class Opened:
         Raises:
             BitstreamError: the bytes are damaged.
         """
-        moves = motion.Decoder(self._motion) if len(self.order) > 1 else None
+        moves = iter(self._motion)
         contexts = {
             kind: fit_parameters.context(self.priors[kind], coded)
             for kind, coded in self.coded.items()
         }
-        mask, beside = [_FIRST_MASK] * KINDS, Beside()
+        mask, beside = [_FIRST_MASK] * KINDS, Beside(self._shape)
         for slot in self.order:
-            field = None
-            if moves and slot.references:
-                two = len(slot.references) == 2
-                field = moves.get(self._format.height, self._format.width, two)
+            field, two = None, len(slot.references) == 2
+            if slot.references:
+                height, width = self._format.height, self._format.width
+                field = motion.decode(next(moves), height, width, two=two)
             mask[slot.kind] = self._mask(mask[slot.kind])
             coded = [bool(mask[slot.kind] >> k & 1) for k in range(GRIDS)]
             grids = fit.decode(
@@ -207,8 +209,6 @@ class Opened:
             )
             beside.put(slot, grids)
             yield Picture(field, grids)
-        if moves:
-            moves.finish()
         self._latents.finish()
 
     def _mask(self, last: int) -> int:
@@ -222,7 +222,7 @@ def describe(opened: Opened) -> dict[str, Any]:
     """What a group of pictures is, without its frames.
 
     Returns:
-        preset, lmbda, segments, and the bytes of networks, motion and latents.
+        preset, lmbda, and the bytes of networks, motion and latents.
     """
     networks = sum(
         bits_of(*fit_parameters.symbols(opened.priors[kind], coded))
@@ -232,7 +232,6 @@ def describe(opened: Opened) -> dict[str, Any]:
     return {
         "preset": opened.priors[0].preset,
         "lmbda": lmbda_of(opened.position),
-        "segments": [len(slot.references) for slot in opened.order if slot.level == 1],
         "network_bytes": network_bytes,
         "motion_bytes": opened.motion_bytes,
         "latent_bytes": opened.latent_bytes - network_bytes,
