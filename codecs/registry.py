@@ -25,6 +25,7 @@ CODECS = {
     7: "image/compressai",
     8: "audio/rvq",
     9: "audio/lossless",
+    10: "video/fit",
     11: "video/lite",
     12: "video/inr",
 }

@@ -20,6 +20,7 @@ def test_table_is_frozen():
         7: "image/compressai",
         8: "audio/rvq",
         9: "audio/lossless",
+        10: "video/fit",
         11: "video/lite",
         12: "video/inr",
     }

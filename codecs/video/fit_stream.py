@@ -87,7 +87,7 @@ def write(group: Group, threads: int = 1) -> bytes:
     """The bytes of a group of pictures."""
     order = fit_order.slots(group.lengths)
     preset, rate = PRESETS[group.priors[0].preset].number, group.priors[0].rate
-    head = bytes([preset | rate << 2, group.position]) + _put_lengths(group.lengths)
+    head = bytes([preset | rate << 2, group.position]) + put_lengths(group.lengths)
     for picture in group.pictures:
         if picture.field is not None:
             body = motion.encode(picture.field)
@@ -114,7 +114,8 @@ def _symbols(
         beside.put(slot, picture.grids)
 
 
-def _put_lengths(lengths: list[int]) -> bytes:
+def put_lengths(lengths: list[int]) -> bytes:
+    """Lengths of segments as runs: pairs of bytes, a length and how many there are of it."""
     out = bytearray()
     for length, run in groupby(lengths):
         count = len(list(run))
