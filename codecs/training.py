@@ -35,6 +35,7 @@ RECIPES = {
     "image/light": "image.light_training",
     "image/tokens": "image.tokens_training",
     "audio/rvq": "audio.rvq_training",
+    "video/lite": "video.lite_training",
 }
 
 Figures = dict[str, Tensor]  # name -> mean over the batch, one number

@@ -18,6 +18,7 @@ from ..training import Figures, Recipe
 from ..weight_files import Weights
 from . import lite_blocks as blocks
 from .lite_blocks import LEVELS, lmbda_of
+from .lite_frozen import SHIPPED, frozen_state, load_frozen, thaw
 from .lite_inter import after_intra, predict
 from .lite_model import INTRA_STEP, TOP, LiteModel, luma
 from .lite_start import from_light
@@ -32,17 +33,30 @@ class LiteRecipe(Recipe):
     Args:
         intra: train the networks of frames that stand alone as well.
         balance: a clip's loss is weighted by lmbda ** -balance.
+        frames: of a clip.
+        synthetic: share of the clips that are photographs in motion.
+        exclude: what of which film is not used, "NAME:FROM-TO" in seconds, separated by commas.
     """
 
     name = "video/lite"
     defaults: ClassVar[dict[str, Any]] = {"crop": 160, "batch": 4, "lr": 1e-3}
     signal = "clip"
-    frames = 7
     multiple = 32
+    shipped = SHIPPED
 
-    def __init__(self, intra: bool = True, balance: float = 0.4) -> None:
+    def __init__(
+        self,
+        intra: bool = True,
+        balance: float = 0.4,
+        frames: int = 7,
+        synthetic: float = 0.3,
+        exclude: str = "",
+    ) -> None:
         """Keep the options."""
+        if frames < 2:
+            raise ValueError(f"frames is {frames}, expected 2 or more")
         self.intra, self.balance = intra, balance
+        self.frames, self.synthetic, self.exclude = frames, synthetic, exclude
 
     def model(self) -> LiteModel:
         """See Recipe."""
@@ -52,8 +66,6 @@ class LiteRecipe(Recipe):
 
     def load(self, weights: Weights) -> LiteModel:
         """See Recipe."""
-        from .lite_frozen import load_frozen, thaw
-
         model = thaw(load_frozen(weights))
         model.intra.requires_grad_(self.intra)
         return model
@@ -131,8 +143,6 @@ class LiteRecipe(Recipe):
 
     def freeze(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See Recipe."""
-        from .lite_frozen import frozen_state
-
         assert isinstance(model, LiteModel)
         return frozen_state(model), {}
 
