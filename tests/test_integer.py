@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from latentpack.codecs.transforms import integer
 from latentpack.codecs.transforms.integer import (
     ACTIVATION_STEP,
     IntegerConv2d,
@@ -14,7 +15,10 @@ SHAPES = [(1, 1, 1), (3, 7, 5), (17, 8, 8), (64, 513, 33), (5, 1024, 16), (40, 2
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("extreme", [False, True])
-def test_matmuls_equal_int64(shape, extreme):
+@pytest.mark.parametrize("fast", [False, True])
+def test_matmuls_equal_int64(shape, extreme, fast, monkeypatch):
+    if not fast:
+        monkeypatch.setattr(integer, "_has_exact_products", lambda k, n: False)
     m, k, n = shape
     generator = torch.Generator().manual_seed(k)
     a = torch.randint(-127, 128, (m, k), generator=generator, dtype=torch.int8)
@@ -24,6 +28,28 @@ def test_matmuls_equal_int64(shape, extreme):
     expected = a.long() @ b.long()
     assert torch.equal(int_matmul(a, b).long(), expected)
     assert torch.equal((a.double() @ b.double()).long(), expected)
+
+
+def test_layers_equal_integer_arithmetic():
+    """Sums of up to 31 bits, multipliers and shifts of every size."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(low, high, *shape):
+        return torch.randint(low, high, shape, generator=generator)
+
+    for number in range(20):
+        layer = IntegerConv2d(20, 64, 3, relu=number % 2 == 0)
+        layer.weight.copy_(some(-127, 128, 180, 64))
+        layer.bias.copy_(some(-(2**30), 2**30, 64) >> number)
+        layer.multiplier.copy_(some(0, 2**15 + 1, 64))
+        layer.shift.copy_(some(1 if layer.relu else 15, 41, 64))
+        x = some(-127, 128, 1, 20, 5, 7).to(torch.int8)
+        acc = unfold(x, 3).long() @ layer.weight.long() + layer.bias
+        shift = layer.shift.long()
+        expected = (acc * layer.multiplier + (1 << (shift - 1))) >> shift
+        if layer.relu:
+            expected = expected.clamp(0, 127)
+        assert torch.equal(layer(x)[0].permute(1, 2, 0).reshape(35, 64).long(), expected)
 
 
 def test_unfold_matches_torch():
