@@ -30,6 +30,7 @@ COMMANDS = {
     "info": "Say what is inside .lpk files and whether they are whole.",
     "compare": "Show what codecs make of files, on one page for a browser.",
     "evaluate": "Measure codecs on a folder of files, beside their peers.",
+    "carry": "Put a coded video into an .mp4 file whose sounds any player plays, or take it out.",
     "train": "Train a codec on your own files.",
     "demo": "Encode and decode bundled samples and show the results.",
 }

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
+from ...kernels.errors import BitstreamError
 from ..fields import Cursor, get_varint, put_varint
 
 MOST_PACKETS = 1 << 12  # of a part
@@ -104,6 +106,26 @@ def get_part(body: bytes | memoryview, track: int) -> list[TrackPacket]:
     if cursor.left or numbers.left:
         raise cursor.error("part of a track", f"{cursor.left + numbers.left} bytes are left over")
     return packets
+
+
+def head_of(body: bytes | memoryview) -> bytes:
+    """A part without the packets' own bytes; BitstreamError if it is none."""
+    cursor = Cursor(memoryview(body), 0)
+    get_varint(cursor, "count of packets")
+    cursor.take(get_varint(cursor, "size of the times"), "times of packets")
+    return bytes(cursor.data[: cursor.position])
+
+
+def data_of(head: bytes, packets: Iterator[bytes]) -> bytes:
+    """The bytes that belong behind a head: of as many packets as it has; missing ones are left out.
+
+    Raises:
+        BitstreamError: it is no head.
+    """
+    count = get_varint(Cursor(memoryview(head), 0), "count of packets")
+    if count > MOST_PACKETS:
+        raise BitstreamError(f"a part of a track has {count} packets, at most {MOST_PACKETS}")
+    return b"".join(islice(packets, count))
 
 
 def _columns(packets: Sequence[TrackPacket]) -> Iterator[int]:
