@@ -1,9 +1,8 @@
 """A .lpk file of a video as samples of another container, such as MP4 (FORMAT.md, section 23.4).
 
-The first sample lists the tracks that the other container holds, and has the start of the .lpk file:
-its signature and boxes H and M. Each other one holds a group of pictures and the parts of tracks
-before it. Packets of tracks that the other container
-holds itself, so that any player plays them, are not in the samples; what the part says of them is.
+The first sample lists the tracks that the other container holds, so that any player plays them, and
+has the start of the .lpk file: its signature and boxes H and M. Each other one holds a group of
+pictures and the parts of tracks before it; of the tracks listed only what is said of their packets.
 """
 
 from __future__ import annotations
