@@ -184,7 +184,7 @@ def matrix(path: Path, subprocesses: bool = True) -> dict[str, Digests]:
             found[f"{count} thread{'s' if count > 1 else ''}"] = digests(data, threads=count)
     with _threads(1):
         found["two groups at once"] = digests(data, at_once=2)
-        with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+        with torch.backends.mkldnn.flags(enabled=False):
             found["without oneDNN"] = digests(data)
         for name, change in {"bfloat16": _rounded, "noise of 1e-4": _noisy}.items():
             with OtherFloats(change):

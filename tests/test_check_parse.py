@@ -22,7 +22,7 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("video_*/*.lpk"))
 
 class Parsed(NamedTuple):
     latents: torch.Tensor
-    positions: list
+    positions: list[object]
 
 
 @pytest.fixture
