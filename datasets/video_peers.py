@@ -29,11 +29,11 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
 import torch
-import torch.nn.functional as F
 from av.bitstream import BitStreamFilterContext
 from torch import Tensor
+
+from .video_frames import frame_of, layout_of, pixel_format, planes_of
 
 _CONTAINERS = ("matroska", "mp4")
 _WITHOUT_TEXT = "filter_units=remove_types=6"  # H.264's supplemental information
@@ -75,7 +75,12 @@ class Shape:
     @property
     def pixels(self) -> str:
         """FFmpeg's name of the format."""
-        return "yuv420p" if self.bits == 8 else f"yuv420p{self.bits}le"
+        return pixel_format(self.bits, 3)
+
+    @property
+    def even(self) -> tuple[int, int]:
+        """Height and width that encoders take."""
+        return self.height + self.height % 2, self.width + self.width % 2
 
 
 @dataclass(frozen=True)
@@ -169,8 +174,7 @@ class VideoCoder:
         with av.open(file, "w", format="mp4") as container:
             given = self.options(self.settings, step, shape.gop, self.low_delay)
             stream: Any = container.add_stream(self.codec, shape.frame_rate, given)
-            stream.width = shape.width + shape.width % 2
-            stream.height = shape.height + shape.height % 2
+            stream.height, stream.width = shape.even
             stream.pix_fmt = shape.pixels
             stream.time_base = stream.codec_context.time_base = shape.time_base
             stream.codec_context.thread_count = 1
@@ -215,36 +219,21 @@ def _put_into(format: str, data: bytes, text: str | None) -> bytes:
     return file.getvalue()
 
 
-def _to_av(frame: Any, shape: Shape) -> av.VideoFrame:
-    height, width = frame.planes[0].shape
-    made = av.VideoFrame(width + width % 2, height + height % 2, shape.pixels)
-    planes = [*frame.planes]
+def _to_av(frame: Any, shape: Shape) -> Any:
+    planes = tuple(frame.planes)
     if len(planes) == 1:
-        flat = torch.full((-(-height // 2), -(-width // 2)), 2 ** (shape.bits - 1))
-        planes += [flat.to(planes[0].dtype)] * 2
-    for plane, samples in zip(made.planes, planes, strict=True):
-        beyond = (0, plane.width - samples.shape[1], 0, plane.height - samples.shape[0])
-        if any(beyond):
-            samples = F.pad(samples[None].float(), beyond, "replicate")[0].to(samples.dtype)
-        lines = np.zeros((plane.height, plane.line_size // samples.element_size()), _numpy(shape))
-        lines[:, : plane.width] = samples.numpy()
-        plane.update(lines.tobytes())
+        half = (shape.height + 1) // 2, (shape.width + 1) // 2
+        planes += (torch.full(half, 2 ** (shape.bits - 1), dtype=planes[0].dtype),) * 2
+    made = frame_of(planes, shape.pixels, shape.even)
     made.pts, made.time_base = frame.pts, shape.time_base
     return made
 
 
 def _from_av(frame: Any, shape: Shape) -> tuple[Tensor, ...]:
-    planes = []
-    for number, plane in enumerate(frame.planes):
-        half = 2 if number else 1
-        lines = np.frombuffer(plane, _numpy(shape)).reshape(plane.height, -1)
-        found = lines[: -(-shape.height // half), : -(-shape.width // half)]
-        planes.append(torch.from_numpy(found.copy()))
-    return tuple(planes)
-
-
-def _numpy(shape: Shape) -> str:
-    return "u1" if shape.bits == 8 else "<i2"
+    y, u, v = planes_of(frame, layout_of(frame.format))
+    half = (shape.height + 1) // 2, (shape.width + 1) // 2
+    sizes = (shape.height, shape.width), half, half
+    return tuple(x[:rows, :columns] for x, (rows, columns) in zip((y, u, v), sizes, strict=True))
 
 
 def _x264(settings: Settings, step: float, gop: int, low_delay: bool) -> dict[str, str]:

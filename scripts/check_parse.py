@@ -80,25 +80,21 @@ def digests(data: bytes, at_once: int = 1, **options: Any) -> Digests:
     known = registry.parameters(loaded)
     codec: Any = make_codec(loaded, {n: v for n, v in options.items() if n in known})
     params = reader.params
-    _, most = parse_header(params)
+    format, most = parse_header(params, codec.read_format)
     packets = [packet for packet in reader.packets() if isinstance(packet.key, int)]
 
     def one(body: bytes) -> tuple[int, str]:
         times, payload = read_times(body, most)
-        return _digest(_parse(codec, params, payload, len(times.pts)))
+        parse = codec.parse if hasattr(codec, "parse") else codec.decode_gop
+        with torch.inference_mode():
+            found = parse(params, payload, format, len(times.pts))
+            return _digest(list(found))
 
     bodies = [packet.body for packet in packets]
     if at_once == 1:  # here: modes and numbers of threads are a thread's own
         return [one(body) for body in bodies]
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(one, bodies))
-
-
-def _parse(codec: Any, params: dict[str, Any], payload: memoryview, count: int) -> Any:
-    format, _ = parse_header(params)
-    parse = codec.parse if hasattr(codec, "parse") else codec.decode_gop
-    with torch.inference_mode():
-        return list(parse(params, payload, format, count))
 
 
 def _digest(value: Any) -> tuple[int, str]:

@@ -91,7 +91,7 @@ def compare(
 
 def _suffixes(kind: str) -> set[str]:
     module = {"pictures": "datasets.images", "sounds": "datasets.audio_kinds",
-              "videos": "scripts.video_clips"}[kind]  # fmt: skip
+              "videos": "datasets.video_formats"}[kind]  # fmt: skip
     found: set[str] = importlib.import_module(f"latentpack.{module}").suffixes()
     return found
 

@@ -136,9 +136,9 @@ def evaluate(kind: str, as_json: bool, **given: Any) -> None:
 def _videos(
     asked: _Asked, anchor: str | None, frames: int | None, resize: str | None, gop: int | None
 ) -> dict[str, Any]:
+    from latentpack.datasets.video_formats import suffixes
     from latentpack.scripts import video_curves, video_tables
     from latentpack.scripts.measuring import Results, plan
-    from latentpack.scripts.video_clips import suffixes
     from latentpack.scripts.video_codecs import GOP, open_codecs
 
     files = asked.files(suffixes)

@@ -15,6 +15,8 @@ import av
 import torch
 from torch import Tensor
 
+from latentpack.datasets.video_frames import frame_of, layout_of, planes_of
+from latentpack.datasets.video_info import UNKNOWN
 from latentpack.datasets.video_metrics import Colours, Meter
 from latentpack.scripts.video_clips import Clip
 
@@ -24,7 +26,6 @@ _BLOCK = 16  # of H.264: parts of the grid share none
 _CRF = 8
 _KEY_EVERY = 12  # frames, so that stepping back is quick
 _BT709 = 1  # where a clip does not say its matrix: else browsers guess it from the size of the grid
-_UNKNOWN = 2
 _RANGES = {False: 1, True: 2}  # FFmpeg's numbers
 
 
@@ -77,7 +78,7 @@ class Carrier:
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = clip.time_base
         colours = clip.colours
-        stream.codec_context.colorspace = _BT709 if colours.matrix == _UNKNOWN else colours.matrix
+        stream.codec_context.colorspace = _BT709 if colours.matrix == UNKNOWN else colours.matrix
         stream.codec_context.color_range = _RANGES[colours.full_range]
         return stream
 
@@ -97,11 +98,7 @@ class Carrier:
                 top, left = row * height, column * width
                 # The last row and column are repeated, so that they stay as they are.
                 target[top : top + height, left : left + width] = plane[down][:, across]
-        frame = av.VideoFrame(self._size[1], self._size[0], "yuv420p")
-        for part, samples in zip(frame.planes, grid, strict=True):
-            lines = torch.zeros(part.height, part.line_size, dtype=torch.uint8)
-            lines[:, : part.width] = samples
-            part.update(lines.numpy().tobytes())
+        frame = frame_of(tuple(grid), "yuv420p")
         frame.pts, frame.time_base = pts, self._clip.time_base
         self._container.mux(self._stream.encode(frame))
 
@@ -141,9 +138,7 @@ def carried_db(video: bytes, clip: Clip) -> float:
         decoded = container.decode(video=0)
         for frame, carried in zip(clip, decoded, strict=True):
             x = _of_8_bits(frame.planes, clip.colours)
-            x_hat = []
-            for plane, part in zip(x, carried.planes, strict=False):
-                lines = torch.frombuffer(bytearray(part), dtype=torch.uint8).view(part.height, -1)
-                x_hat.append(lines[: plane.shape[0], : plane.shape[1]])
+            found = planes_of(carried, layout_of(carried.format))
+            x_hat = [y[: z.shape[0], : z.shape[1]] for y, z in zip(found, x, strict=False)]
             meter.add(x, x_hat)
     return meter.clip().psnr_yuv

@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import av
-import torch
 from torch import Tensor
 
 from latentpack.codecs.video.frames import Frame, Length, VideoFormat
+from latentpack.datasets.video import VideoFrame, VideoReader, open_video
+from latentpack.datasets.video_frames import frame_of, layout_of, pixel_format, planes_of
+from latentpack.datasets.video_info import UNKNOWN
 from latentpack.datasets.video_metrics import Colours
 from latentpack.datasets.video_peers import Shape
 
 _Item = TypeVar("_Item")
-_DEEP_BITS = 10  # what deeper samples are reduced to
-_FULL_RANGE = 2  # FFmpeg's number
-
-
-def suffixes() -> set[str]:
-    """Of the files that are taken from folders."""
-    return {f".{name}" for name in "mkv mp4 mov m4v webm avi y4m ts mts m2ts".split()}
+_USUAL_RATE = Fraction(25)  # frames a second, where a file says nothing
 
 
 class Clip:
     """Some frames of a video file, read anew each time, so that memory does not grow with them.
 
-    Samples are those of the file where it is 4:2:0 or grey with 8 or 10 bits and its own size;
-    all else is converted by swscale.
+    Attributes:
+        path: the file.
+        format: of the frames.
+        time_base: seconds of a unit of their times.
+        frame_rate: frames a second, about.
+        colours: what samples mean.
+        info: what the file says of the picture; see `datasets.video_info`.
 
     Args:
         path: the file.
         most: frames; None is all.
         start: seconds that are left out before.
-        size: (width, height) to scale to, with swscale's bicubic filter.
+        size: (width, height) to scale to, by swscale's bicubic filter.
 
     Raises:
-        ValueError: there is no video in it, or none from `start` on.
+        ValueError: there is no video in it that can be read.
     """
 
     def __init__(
@@ -50,51 +51,36 @@ class Clip:
         start: float = 0.0,
         size: tuple[int, int] | None = None,
     ) -> None:
-        self.path, self._most, self._start, self._size = path, most, start, size
-        for frame in self._decoded():
-            bits, colours = _kept(frame.format)
-            width, height = size or (frame.width, frame.height)
-            self.format = VideoFormat(width, height, bits, colours)
-            full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-            self.colours = Colours(bits, frame.colorspace, full)
-            break
-        else:
-            after = f" from second {start:g} on" if start else ""
-            raise ValueError(f"{path}: there is no video{after}")
+        self.path, self._most, self._start, self._size = path, most, Fraction(str(start)), size
+        with self._open() as reader:
+            width, height = size or (reader.width, reader.height)
+            self.format = VideoFormat(width, height, reader.bits, reader.colours)
+            self.time_base, self.info = reader.time_base, reader.info
+        rate = self.info.get("average_rate")
+        self.frame_rate = Fraction(*rate) if rate else _USUAL_RATE
+        full = self.info.get("range") == "full"
+        self.colours = Colours(self.format.bits, self.info.get("matrix", UNKNOWN), full)
 
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        with av.open(self.path) as container:
-            if not container.streams.video:
-                return
-            stream = container.streams.video[0]
-            stream.thread_count = 1
-            if stream.time_base is None:
-                raise ValueError(f"{self.path}: the video has no time base")
-            self.time_base = stream.time_base
-            self.frame_rate = stream.average_rate or Fraction(25)
-            shown = 0
-            for frame in container.decode(stream):
-                if frame.pts is None or frame.pts * self.time_base < self._start:
-                    continue
-                yield frame
-                shown += 1
-                if shown == self._most:
-                    return
+    def _open(self) -> VideoReader:
+        return open_video(self.path, threads=1)
+
+    def _read(self) -> Iterator[VideoFrame]:
+        with self._open() as reader:
+            yield from itertools.islice(reader.frames(self._start), self._most)
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames, from the start."""
-        for frame in self._decoded():
-            yield Frame(_planes(frame, self.format), frame.pts or 0, frame.duration or 0)
+        for frame in self._read():
+            planes = frame.planes if self._size is None else _scaled(frame.planes, self.format)
+            yield Frame(planes, frame.pts, frame.duration)
 
     @functools.cached_property
     def length(self) -> Length:
         """How many frames there are, and the seconds that they take."""
-        times = [(frame.pts or 0, frame.duration or 0) for frame in self._decoded()]
-        end = max(pts + duration for pts, duration in times)
-        units = end - min(pts for pts, _ in times)
-        if not times[-1][1]:  # the last frame is as long as the others
-            units += round(1 / (self.frame_rate * self.time_base))
-        return Length(len(times), float(units * self.time_base))
+        times = [(frame.pts, frame.duration) for frame in self._read()]
+        usual = round(1 / (self.frame_rate * self.time_base))  # of a last frame that says nothing
+        end = max(pts + (duration or usual) for pts, duration in times)
+        return Length(len(times), float((end - times[0][0]) * self.time_base))
 
     @property
     def pixels(self) -> int:
@@ -135,23 +121,8 @@ class Untimed(Generic[_Item]):
             yield item
 
 
-def _kept(format: Any) -> tuple[int, int]:
-    """Bits and colours that codecs are given of a pixel format."""
-    depth = max(component.bits for component in format.components)
-    grey = len(format.components) == 1 and not format.is_rgb
-    return 8 if depth <= 8 else _DEEP_BITS, 1 if grey else 3
-
-
-def _planes(frame: av.VideoFrame, format: VideoFormat) -> tuple[Tensor, ...]:
-    deep = "" if format.bits == 8 else f"{format.bits}le"
-    names = [f"gray{deep}"] if format.colours == 1 else [f"yuv420p{deep}", "yuvj420p"]
-    name = frame.format.name
-    if name not in names or (frame.width, frame.height) != (format.width, format.height):
-        wanted = name if name in names else names[0]
-        frame = frame.reformat(format.width, format.height, wanted, interpolation="BICUBIC")
-    kind = torch.uint8 if format.bits == 8 else torch.int16
-    planes = []
-    for plane, (rows, columns) in zip(frame.planes, format.shapes, strict=True):
-        lines = torch.frombuffer(bytearray(plane), dtype=kind).view(plane.height, -1)
-        planes.append(lines[:rows, :columns].contiguous())
-    return tuple(planes)
+def _scaled(planes: tuple[Tensor, ...], format: VideoFormat) -> tuple[Tensor, ...]:
+    name = pixel_format(format.bits, format.colours)
+    frame: Any = frame_of(planes, name)
+    frame = frame.reformat(format.width, format.height, name, interpolation="BICUBIC")
+    return planes_of(frame, layout_of(frame.format))

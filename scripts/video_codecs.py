@@ -17,12 +17,13 @@ from torch import Tensor
 
 from latentpack.codecs import registry
 from latentpack.codecs.codec import Rate
-from latentpack.codecs.container import Reader, Writer, empty_size
+from latentpack.codecs.container import Reader
 from latentpack.codecs.rate_control import find_position
 from latentpack.codecs.video.frames import Frame, VideoFormat
 from latentpack.datasets.video_metrics import Meter
 from latentpack.datasets.video_peers import PEERS, Coded, VideoCoder
-from latentpack.scripts.codec_options import make_codec, read_options, split_names
+from latentpack.scripts import videos
+from latentpack.scripts.codec_options import read_options, split_names
 from latentpack.scripts.main import note
 from latentpack.scripts.video_clips import Clip
 
@@ -109,21 +110,15 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _ours(name: str, bare: str, options: dict[str, Any]) -> VideoCodec:
-    codec: Any = make_codec(registry.load(bare), options)
-    number = registry.codec_id(bare)
+    codec = videos.open_codec(bare, **options)
 
     def code(clip: Clip, frames: Iterable[Frame], rate: Rate) -> Coded:
-        header, metadata = codec.header(clip.format), _metadata(clip)
-        reserve = empty_size(number, header, metadata)
-        known = None if rate.name == "quality" else clip.length
-        packets = codec.encode_frames(frames, clip.format, rate, reserve, clip.time_base, known)
-        file = io.BytesIO()
-        with Writer(file, number, header, metadata) as writer:
-            bodies = 0
-            for packet in packets:
-                writer.write(packet)
-                bodies += len(packet.body) + len(packet.bulk)
-        return Coded(file.getvalue(), "lpk", bodies)
+        length = None if rate.name == "quality" else clip.length
+        file, beside = io.BytesIO(), videos.Beside({"video": clip.info})
+        videos.write_video(file, codec, clip.format, frames, beside, rate, length)
+        data = file.getvalue()
+        packets = (len(packet.body) + len(packet.bulk) for packet in Reader(data).packets())
+        return Coded(data, "lpk", sum(packets))
 
     def decode(data: bytes, clip: Clip) -> Iterator[tuple[Tensor, ...]]:
         reader = Reader(data)
@@ -139,12 +134,6 @@ def _ours(name: str, bare: str, options: dict[str, Any]) -> VideoCodec:
         meet=lambda clip, rate: code(clip, clip, rate),
         decode=decode,
     )
-
-
-def _metadata(clip: Clip) -> dict[str, Any]:
-    """What a file must say for its frames to be shown at their times; there are no tracks."""
-    base = clip.time_base
-    return {"video": {"time_base": [base.numerator, base.denominator]}}
 
 
 def _weights(codec: Any) -> str:

@@ -153,8 +153,10 @@ def read(file: BinaryIO, name: str, start: float, seconds: float) -> Clip:
     path = Path(str(getattr(file, "name", "")))
     if not path.is_file():
         raise ValueError(f"{name}: videos are read more than once; save it in a file first")
-    whole = Clip(path, start=start)
-    return Clip(path, max(1, math.ceil(seconds * whole.frame_rate)), start)
+    most = max(1, math.ceil(seconds * Clip(path).frame_rate))
+    clip = Clip(path, most, start)
+    _ = clip.length  # where there are no frames this is told now, and not by each codec
+    return clip
 
 
 def run(codec: VideoCodec, clip: Clip, rate: Rate) -> Made:

@@ -13,9 +13,8 @@ from latentpack.codecs.codec import Rate
 from latentpack.codecs.container import Writer
 from latentpack.scripts import check_parse
 from latentpack.scripts.check_parse import differing, digests, integers, matrix
+from latentpack.tests.films import register
 from latentpack.tests.video_double import Shallow, clip
-
-pytest_plugins = ["latentpack.tests.shallow_codec"]
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("video_*/*.lpk"))
 
@@ -23,6 +22,12 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("video_*/*.lpk"))
 class Parsed(NamedTuple):
     latents: torch.Tensor
     positions: list[object]
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    register(monkeypatch)
+    return "video/shallow"
 
 
 @pytest.fixture

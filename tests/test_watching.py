@@ -12,9 +12,10 @@ from latentpack.scripts.video_carrier import Carrier, carried_db
 from latentpack.scripts.video_clips import Clip
 from latentpack.tests.clip_files import write, write_planes
 from latentpack.tests.command_line import fails, run
+from latentpack.tests.films import register
 from latentpack.tests.pages import fetches_nothing, read_page, said, type_keys
 
-pytest_plugins = ["latentpack.tests.browser", "latentpack.tests.shallow_codec"]
+pytest_plugins = ["latentpack.tests.browser"]
 
 PEER = "x264@preset=ultrafast"
 LEVELS = (40, 14)  # luma of the first frame, and how much it rises with each
@@ -121,7 +122,7 @@ def test_the_size_of_the_page_is_bounded(tmp_path, monkeypatch):
         (["--kbps", "1", "--psnr", "30"], "--kbps and --psnr exclude each other"),
         (["--seconds", "2m"], "--seconds must be 60 or less for videos"),
         (["--quality", "101"], "must be 0 to 100"),
-        (["--codecs", PEER, "--start", "1m"], "a.mkv: there is no video from second 60 on"),
+        (["--codecs", PEER, "--start", "1m"], "no frame is shown in the time asked for"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_no_page(tmp_path, options, message):
@@ -141,6 +142,12 @@ def test_kinds_do_not_mix_and_rates_have_their_kind(tmp_path):
 
 
 # ---- in a browser
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    register(monkeypatch)
+    return "video/shallow"
 
 
 @pytest.fixture

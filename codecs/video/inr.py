@@ -40,7 +40,7 @@ from .inr_layouts import layout_for
 from .inr_networks import ARCHS, Layout
 from .inr_signal import TensorFormat
 from .inr_state import State
-from .inr_stream import Opened
+from .inr_stream import Grids, Networks, Opened
 
 _LOW, _HIGH = 0.001, 0.2  # lmbda of quality 0 and 100
 _PASSES = (8, 16, 30, 60, 100, 160, 300, 600, 1200, 2400)  # over the frames, by effort
@@ -350,9 +350,15 @@ class Inr(GopCodec):
             return
         format, most = parse_header(header, self.read_format)
         times, payload = read_times(packet.body, most)
+        self.parse(header, payload, format, len(times.pts))
+
+    def parse(
+        self, header: dict[str, Any], payload: memoryview, format: VideoFormat, count: int
+    ) -> tuple[Networks, Grids]:
+        """All integers of a GoP, without drawing anything."""
         opened = self._opened(payload, format)
-        inr_stream.get_networks(opened.layout, opened.networks)
-        inr_stream.get_grids(opened.layout, opened.grids, len(times.pts))
+        networks = inr_stream.get_networks(opened.layout, opened.networks)
+        return networks, inr_stream.get_grids(opened.layout, opened.grids, count)
 
     def describe(self, header: dict[str, Any], packet: Packet) -> dict[str, Any]:
         """See Codec: besides what all videos say, the networks and their bytes."""
