@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from latentpack.codecs.codec import Packet, Rate
+from latentpack.codecs.fields import Cursor
 from latentpack.codecs.transforms import integer
-from latentpack.codecs.video import lite
+from latentpack.codecs.video import lite, lite_stream
 from latentpack.codecs.video.frames import VideoFormat, format_of, psnr_db
 from latentpack.codecs.video.gop_times import read_times
 from latentpack.codecs.video.lite import Lite
@@ -78,6 +79,17 @@ def test_planes_come_back():
         y, uv = to_input(planes, format)
         assert y.shape == (1, 64, 64) and uv.shape == (2, 32, 32)
         assert all(map(torch.equal, to_samples(y, uv, format), planes))
+
+
+def test_positions():
+    for positions in ([5], [448, 0], [0, 7, 7, 7], [9, 448, 0, 3, 3, 448]):
+        data = lite_stream._put_positions(positions)
+        cursor = Cursor(memoryview(data), 0)
+        assert lite_stream._get_positions(cursor, len(positions)) == positions and not cursor.left
+    assert lite_stream._put_positions([1, 2, 2]) == b"\1\0\5\0"
+    for bad in (b"\xc1\1", b"\0\0\x82\3", b"\0\0\0\0\1"):
+        with pytest.raises(BitstreamError, match="rate position"):
+            lite_stream._get_positions(Cursor(memoryview(bad), 0), 3)
 
 
 def test_quality_and_size(weights):

@@ -11,7 +11,10 @@ step of a sample here and there.
 Bitstream of a group of pictures (payload behind the times of FORMAT.md, section 23):
 
     size      meaning
-    2 each    rate position of each frame, u16 little-endian, 0 to 448 (64 to a level)
+    2         rate position of the first frame, u16 little-endian, 0 to 448 (64 to a level)
+    2         if there are others: 2 p + 1, p the position of all of them, or 2 p, p that of the
+              second frame, and then
+    1-2 each  of each further frame a zigzag varint: its position less that of the frame before
     1- each   of each frame but the first: varint n, then n bytes of its field (section 27)
     rest      one rANS stream: of each frame z, then q (the first frame in one pass, others the
               positions of the checkerboard whose row + column is even, then the others)
@@ -38,13 +41,13 @@ from .gops import Coded, GopCodec
 from .lite_blocks import lmbda_of
 from .lite_frames import code_inter, code_intra, position_tensor, show_inter, show_intra
 from .lite_frozen import DEFAULT, POSITIONS, SHIPPED, FrozenLite, load_weights
-from .lite_model import INTRA_STEP
 from .lite_run import Shown, to_cells
 from .lite_stream import Parsed, parse_group, put_group, to_input, to_samples
 
 MOST_SAMPLES = 1 << 26  # of luma in a frame: what decoding takes grows with them
-_FIELD_SHARE = 0.25  # of lmbda in the search for motion, as in training
-_INTRA_STEP = round(64 * INTRA_STEP)  # positions that the first frame lies above the others
+_FIELD_SHARE = 0.5  # of lmbda in the search for motion; measured, as are the next two
+_FIELD_EFFORT = 2  # of the search
+_INTRA_STEP = 160  # positions that the first frame lies above the others
 
 
 class Lite(GopCodec):
@@ -194,7 +197,7 @@ class _GroupEncoder:
 
     def _search(self, y: Tensor, before: Tensor) -> Tensor:
         now, last = ((x[0] * 255).round().to(torch.uint8).numpy() for x in (y, before))
-        field = motion.search(now, [last], self._lmbda, before=self._field)
+        field = motion.search(now, [last], self._lmbda, effort=_FIELD_EFFORT, before=self._field)
         self._fields.append(motion.encode(field, self._field))
         self._field = field
         return torch.from_numpy(field.vectors)[None]

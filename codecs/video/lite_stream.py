@@ -6,6 +6,7 @@ pictures, on any machine to the same integers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -79,8 +80,46 @@ def put_group(positions: Sequence[int], fields: Sequence[bytes], stream: bytes) 
         fields: of the frames but the first.
         stream: of all integers.
     """
-    head = b"".join(p.to_bytes(_POSITION_BYTES, "little") for p in positions)
-    return head + b"".join(put_varint(len(f)) + f for f in fields) + stream
+    coded = b"".join(put_varint(len(field)) + field for field in fields)
+    return _put_positions(positions) + coded + stream
+
+
+def _put_positions(positions: Sequence[int]) -> bytes:
+    first, *others = positions
+    head = first.to_bytes(_POSITION_BYTES, "little")
+    if not others:
+        return head
+    alike = len(set(others)) == 1
+    head += (2 * others[0] + alike).to_bytes(_POSITION_BYTES, "little")
+    if alike:
+        return head
+    steps = (b - a for a, b in itertools.pairwise(others))
+    return head + b"".join(put_varint(2 * s if s >= 0 else -2 * s - 1) for s in steps)
+
+
+def _get_positions(cursor: Cursor, count: int) -> list[int]:
+    """The mirror of `_put_positions`."""
+    positions = [_legal(cursor, _get_u16(cursor))]
+    if count == 1:
+        return positions
+    second = _get_u16(cursor)
+    positions.append(_legal(cursor, second >> 1))
+    if second & 1:
+        return positions + [positions[1]] * (count - 2)
+    for _ in range(count - 2):
+        step = get_varint(cursor, "rate position")
+        positions.append(_legal(cursor, positions[-1] + (step >> 1 ^ -(step & 1))))
+    return positions
+
+
+def _get_u16(cursor: Cursor) -> int:
+    return int.from_bytes(cursor.take(_POSITION_BYTES, "rate position"), "little")
+
+
+def _legal(cursor: Cursor, position: int) -> int:
+    if not 0 <= position <= POSITIONS:
+        raise cursor.error("rate position", f"it is {position}, legal are 0 to {POSITIONS}")
+    return position
 
 
 @torch.inference_mode()
@@ -93,7 +132,7 @@ def parse_group(
         BitstreamError: the payload is not one of a group of so many frames.
     """
     cursor = Cursor(payload, 0)
-    positions = [_get_position(cursor) for _ in range(count)]
+    positions = _get_positions(cursor, count)
     fields = [cursor.take(get_varint(cursor, "length of a field"), "field") for _ in positions[1:]]
     decoder = Decoder(model.tables, bytes(cursor.take(cursor.left, "latents")))
     height, width = padded(format)
@@ -109,10 +148,3 @@ def parse_group(
         last = integers.q
         yield Parsed(position, vectors, integers)
     decoder.finish()
-
-
-def _get_position(cursor: Cursor) -> int:
-    position = int.from_bytes(cursor.take(_POSITION_BYTES, "rate position"), "little")
-    if position > POSITIONS:
-        raise cursor.error("rate position", f"it is {position}, legal are 0 to {POSITIONS}")
-    return position
