@@ -43,10 +43,12 @@ struct Loops {
                  float* to);
   // Samples of 14 bits to 8 bits, rounded.
   void (*to_bytes)(const int16_t* from, int n, uint8_t* to);
-  // The sum of absolute coefficients of 8 x 8 Hadamard transforms, over 4, of x less the prediction:
-  // `a`, or the mean of it and `b` if that is not null. Sides are multiples of 8.
-  uint32_t (*satd)(const uint8_t* x, ptrdiff_t x_stride, const uint8_t* a, const uint8_t* b,
-                   ptrdiff_t stride, int rows, int columns);
+  // What it costs to leave or to code the coefficients of 8 x 8 Hadamard transforms of x less the
+  // prediction (`a`, or the mean of it and `b` if that is not null), in 32nds of a bit: see Rate in
+  // motion_loops.h. `scale` is 2^15 over the coefficient that is worth coding. Sides are multiples
+  // of 8.
+  uint32_t (*rate)(const uint8_t* x, ptrdiff_t x_stride, const uint8_t* a, const uint8_t* b,
+                   ptrdiff_t stride, int rows, int columns, int scale);
   // The sum of absolute differences, likewise.
   uint32_t (*sad)(const uint8_t* x, ptrdiff_t x_stride, const uint8_t* a, const uint8_t* b,
                   ptrdiff_t stride, int rows, int columns);

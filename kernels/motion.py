@@ -161,8 +161,9 @@ def search(
 ) -> Field:
     """A field that predicts luma well and costs few bits.
 
-    It minimises, as far as a search can, the rate of the field plus what is left to code, measured
-    by a Hadamard transform.
+    It minimises, as far as a search can, the rate of the field plus what is left: coefficients of
+    8 x 8 Hadamard transforms of the difference cost lmbda times their square, or where that is less
+    the rate of coding them down to that cost (reverse water-filling).
 
     Args:
         current: luma [H, W] of the picture, uint8 or int16.
@@ -170,7 +171,7 @@ def search(
         lmbda: what a unit of squared error (of a luma sample of 8 bits) is worth in bits: the
             objective is bits + lmbda * squared error.
         bits: of the samples, 8 to 14.
-        effort: 0 (fast), 1 or 2 (two passes).
+        effort: 0 (one pass), 1 (two) or 2 (three, and farther).
         before: a field for as many references that the decoder has as well when it decodes the new
             one (of the picture before): vectors like its cost little.
         backend: a compiled one of `rans.backends()`; None = the fastest. The result is the same.

@@ -194,11 +194,47 @@ MOTION_INLINE void transpose(V (&v)[8]) {
   v[7] = high64(b3, b7);
 }
 
+// The rate of coefficients, in 32nds of a bit: with t in 32nds of what is coded with one bit or not at
+// all, 23 (t / 32)^2 below 32, above that 23 + 32 log2(t / 32), linear between powers of two.
+struct RateSums {
+  uint32_t squares = 0, logarithms = 0;  // of at most 64 x 64 coefficients: below 2^22, 2^20
+};
+
 template <int kLanes>
-MOTION_INLINE uint32_t satd_of(const uint8_t* x, ptrdiff_t x_stride, const uint8_t* a,
-                               const uint8_t* b, ptrdiff_t stride) {
+struct Rate {
   using I16 = typename Vectors<kLanes>::I16;
-  using U16 = typename Vectors<kLanes>::U16;
+  using I32 = typename Vectors<kLanes>::I32;
+  I32 squares{};
+  I16 logarithms{};
+
+  MOTION_INLINE void add(I16 c, I16 scale) {
+    c = c > 0 ? c : -c;
+    c = c < 8191 ? c : I16{} + 8191;
+    I16 t = scaled(c << 3, scale);
+    t = t < 0 ? I16{} + 32767 : t;
+    const I16 low = t < 32 ? t : I16{} + 32;
+    squares += madd(low, low);
+    t -= low;
+#pragma GCC unroll 5
+    for (int i = 0; i < 5; ++i) {
+      const I16 width = I16{} + static_cast<int16_t>(32 << i), part = t < width ? t : width;
+      logarithms += part >> i;
+      t -= part;
+    }
+  }
+  MOTION_INLINE void give(RateSums& to) const {
+    const I32 sums = madd(logarithms, I16{} + 1);
+    for (int i = 0; i < kLanes / 2; ++i) {
+      to.squares += static_cast<uint32_t>(squares[i]);
+      to.logarithms += static_cast<uint32_t>(sums[i]);
+    }
+  }
+};
+
+template <int kLanes>
+MOTION_INLINE void rate_of(const uint8_t* x, ptrdiff_t x_stride, const uint8_t* a, const uint8_t* b,
+                           ptrdiff_t stride, int scale, RateSums& to) {
+  using I16 = typename Vectors<kLanes>::I16;
   I16 v[8];
 #pragma GCC unroll 8
   for (int r = 0; r < 8; ++r)
@@ -209,41 +245,33 @@ MOTION_INLINE uint32_t satd_of(const uint8_t* x, ptrdiff_t x_stride, const uint8
   transpose(v);
   butterflies(v, 1);
   butterflies(v, 2);
-  // |p + q| + |p - q| = 2 max(|p|, |q|): the last step and the sum of both in one.
-  U16 sums{};
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const I16 p = v[i] > 0 ? v[i] : -v[i], q = v[i + 4] > 0 ? v[i + 4] : -v[i + 4];
-    sums += (U16)(p > q ? p : q);
-  }
-  uint32_t total = 0;
-  // Pairs in 32 bits: at most 2 * 65280 each.
-  using I32 = typename Vectors<kLanes>::I32;
-  const I32 halves = (I32)sums, pairs = (halves & 0xFFFF) + ((halves >> 16) & 0xFFFF);
-  for (int i = 0; i < kLanes / 2; ++i) total += static_cast<uint32_t>(pairs[i]);
-  return total;
+  butterflies(v, 4);
+  Rate<kLanes> rate;
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) rate.add(v[i], I16{} + static_cast<int16_t>(scale));
+  rate.give(to);
 }
 
-MOTION_TARGET uint32_t satd(const uint8_t* x, ptrdiff_t x_stride, const uint8_t* a,
-                            const uint8_t* b, ptrdiff_t stride, int rows, int columns) {
-  uint32_t total = 0;
+MOTION_TARGET uint32_t rate(const uint8_t* x, ptrdiff_t x_stride, const uint8_t* a,
+                            const uint8_t* b, ptrdiff_t stride, int rows, int columns, int scale) {
+  RateSums sums;
   for (int r = 0; r < rows; r += 8) {
     int c = 0;
 #if MOTION_LANES >= 32
     for (; c + 32 <= columns; c += 32)
-      total += satd_of<32>(x + c, x_stride, a + c, b ? b + c : b, stride);
+      rate_of<32>(x + c, x_stride, a + c, b ? b + c : b, stride, scale, sums);
 #endif
 #if MOTION_LANES >= 16
     for (; c + 16 <= columns; c += 16)
-      total += satd_of<16>(x + c, x_stride, a + c, b ? b + c : b, stride);
+      rate_of<16>(x + c, x_stride, a + c, b ? b + c : b, stride, scale, sums);
 #endif
     for (; c < columns; c += 8)
-      total += satd_of<8>(x + c, x_stride, a + c, b ? b + c : b, stride);
+      rate_of<8>(x + c, x_stride, a + c, b ? b + c : b, stride, scale, sums);
     x += 8 * x_stride;
     a += 8 * stride;
     if (b) b += 8 * stride;
   }
-  return (total + 1) >> 1;
+  return sums.logarithms + (sums.squares * 23 >> 10);
 }
 
 template <int kLanes>
@@ -279,7 +307,7 @@ MOTION_TARGET uint32_t sad(const uint8_t* x, ptrdiff_t x_stride, const uint8_t* 
   return total;
 }
 
-#define MOTION_LOOPS {filter_bytes, filter_words, filter_floats, to_bytes, satd, sad}
+#define MOTION_LOOPS {filter_bytes, filter_words, filter_floats, to_bytes, rate, sad}
 
 }  // namespace
 }  // namespace latentpack::motion

@@ -13,7 +13,7 @@
 namespace latentpack::motion {
 namespace {
 
-constexpr int kUnit = 16;  // parts of a bit, and of a distance
+constexpr int kUnit = 32;  // parts of a bit
 
 // What efforts mean.
 struct Effort {
@@ -24,19 +24,19 @@ struct Effort {
   int joint;    // rounds of both vectors together
 };
 constexpr Effort kEfforts[] = {
-    {8, 1, 4, 4, 1},
-    {16, 1, 8, 4, 1},
+    {12, 1, 8, 4, 1},
     {16, 2, 8, 8, 2},
+    {24, 3, 8, 16, 3},
 };
 
 int log2_of(int side) { return side == 8 ? 3 : side == 4 ? 2 : side == 2 ? 1 : 0; }
 
-// Bits of a difference, in sixteenths.
+// Bits of a difference, in 32nds.
 int bits_of(int difference) {
-  static const std::array<uint8_t, 256> table = [] {
-    std::array<uint8_t, 256> t{};
+  static const std::array<int, 256> table = [] {
+    std::array<int, 256> t{};
     for (int i = 0; i < 256; ++i)
-      t[static_cast<size_t>(i)] = static_cast<uint8_t>(kUnit * (i ? 2.5 + 1.7 * std::log2(i) : 1.0));
+      t[static_cast<size_t>(i)] = static_cast<int>(kUnit * (i ? 2.5 + 1.7 * std::log2(i) : 1.0));
     return t;
   }();
   const int size = std::abs(difference);
@@ -86,6 +86,12 @@ class Far {
   std::vector<Vector> found_;
 };
 
+// Reverse water-filling: a coefficient whose square is below 1 / (2 ln 2 lmbda) is not worth coding.
+int scale_of(double lmbda) {
+  return static_cast<int>(std::clamp(32768.0 * std::sqrt(2 * std::log(2.0) * lmbda), 1.0, 65535.0));
+}
+
+// A leaf and what it costs, in 32nds of a bit.
 struct Found {
   Motion motion;
   int64_t cost;
@@ -100,13 +106,13 @@ class Search {
         x_(wanted.current, static_cast<ptrdiff_t>(wanted.rows),
            static_cast<ptrdiff_t>(wanted.columns), (rows_ + 3) / 4 * 32, (columns_ + 3) / 4 * 32, 0),
         two_(wanted.references[1]),
-        lambda_(static_cast<int64_t>(std::min(1e7, 256.0 * std::sqrt(1.0 / wanted.lmbda)))) {
+        scale_(scale_of(wanted.lmbda)) {
     const auto h = static_cast<ptrdiff_t>(wanted.rows), w = static_cast<ptrdiff_t>(wanted.columns);
     for (int i = 0; i <= two_; ++i) {
       quarters_[i] = std::make_unique<Quarters>(loops, wanted.references[i], h, w, 8 * rows_,
                                                 8 * columns_);
       far_[i] = std::make_unique<Far>(loops, x_, wanted.references[i], wanted, 8 * rows_,
-                                      8 * columns_, effort_.far, static_cast<double>(lambda_) / 256);
+                                      8 * columns_, effort_.far, std::sqrt(1.0 / wanted.lmbda));
     }
   }
 
@@ -129,15 +135,13 @@ class Search {
     int r, c, side;
   };
 
-  int64_t price(int64_t bits) const { return lambda_ * bits >> 8; }
-
   int64_t distance(const Place& p, const Motion& m) const {
     const int rows = 8 * std::min(p.side, rows_ - p.r), columns = 8 * std::min(p.side, columns_ - p.c);
     const int one = m.mode == kSecond;
     const uint8_t* a = quarters_[one]->at(8 * p.r, 8 * p.c, m.v[one]);
     const uint8_t* b = m.mode == kMean ? quarters_[1]->at(8 * p.r, 8 * p.c, m.v[1]) : nullptr;
-    return kUnit * static_cast<int64_t>(loops_.satd(x_.at(8 * p.r, 8 * p.c), x_.stride, a, b,
-                                                    quarters_[one]->stride, rows, columns));
+    return loops_.rate(x_.at(8 * p.r, 8 * p.c), x_.stride, a, b, quarters_[one]->stride, rows,
+                       columns, scale_);
   }
 
   // The nearest vector that the room around the reference has.
@@ -174,9 +178,8 @@ class Search {
   }
 
   void try_motion(const Place& p, const Motion& m, int64_t bits, Found& found) const {
-    const int64_t fixed = price(bits);
-    if (fixed >= found.cost) return;
-    const int64_t cost = fixed + distance(p, m);
+    if (bits >= found.cost) return;
+    const int64_t cost = bits + distance(p, m);
     if (cost < found.cost) found = {m, cost};
   }
 
@@ -254,14 +257,14 @@ class Search {
     return found;
   }
 
-  // Decides on a block; its cost, in sixteenths.
+  // Decides on a block; its cost, in 32nds of a bit.
   int64_t node(int r, int c, int side, const Motion* above) {
     const Place p{r, c, side};
     Found whole = leaf(p, above);
-    const int64_t no = side > 1 ? price(kUnit / 2) : 0, yes = price(3 * kUnit / 2);
+    const int64_t no = side > 1 ? kUnit / 2 : 0, yes = 3 * kUnit / 2;
     whole.cost += no;
     // Splitting costs four leaves at least; what it can gain is a part of the distance.
-    if (side > 1 && whole.cost > yes + price(6 * kUnit)) {
+    if (side > 1 && whole.cost > yes + 6 * kUnit) {
       int64_t parts = yes;
       for (int i = 0; i < 4; ++i) {
         const int y = r + (i >> 1) * side / 2, x = c + (i & 1) * side / 2;
@@ -279,7 +282,7 @@ class Search {
   const int rows_, columns_;
   const Padded x_;
   const bool two_;
-  const int64_t lambda_;  // price of a bit, in 256ths of a distance
+  const int scale_;
   Grid* grid_ = nullptr;
   const Grid* last_ = nullptr;  // of the pass before
   std::unique_ptr<Quarters> quarters_[2];

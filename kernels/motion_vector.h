@@ -52,6 +52,7 @@ MOTION_INLINE void store(T* at, V v) {
   MOTION_OPERATIONS(high32, lanes, M, prefix##_unpackhi_epi32)     \
   MOTION_OPERATIONS(low64, lanes, M, prefix##_unpacklo_epi64)      \
   MOTION_OPERATIONS(high64, lanes, M, prefix##_unpackhi_epi64)     \
+  MOTION_OPERATIONS(scaled, lanes, M, prefix##_mulhi_epu16)        \
   MOTION_INLINE Vectors<lanes>::I32 madd(Vectors<lanes>::I16 a, Vectors<lanes>::I16 b) {    \
     return (Vectors<lanes>::I32)prefix##_madd_epi16((M)a, (M)b);                            \
   }                                                                                         \
@@ -78,6 +79,12 @@ inline V8 low32(V8 a, V8 b) { return __builtin_shuffle(a, b, V8{0, 1, 8, 9, 2, 3
 inline V8 high32(V8 a, V8 b) { return __builtin_shuffle(a, b, V8{4, 5, 12, 13, 6, 7, 14, 15}); }
 inline V8 low64(V8 a, V8 b) { return __builtin_shuffle(a, b, V8{0, 1, 2, 3, 8, 9, 10, 11}); }
 inline V8 high64(V8 a, V8 b) { return __builtin_shuffle(a, b, V8{4, 5, 6, 7, 12, 13, 14, 15}); }
+inline V8 scaled(V8 a, V8 b) {  // the upper half of unsigned products
+  V8 v;
+  for (int i = 0; i < 8; ++i)
+    v[i] = static_cast<int16_t>(uint32_t{static_cast<uint16_t>(a[i])} * static_cast<uint16_t>(b[i]) >> 16);
+  return v;
+}
 inline W8 madd(V8 a, V8 b) {
   W8 sums;
   for (int i = 0; i < 4; ++i) sums[i] = a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
