@@ -17,6 +17,14 @@ from .video_tracks import TrackPacket, TrackSink
 
 _CODEC, _NAME = "bin_data", "latentpack"  # of the track with the samples
 _CARRIED = "audio"  # tracks that players play without a picture
+_KEPT = ("aac", "mp3", "ac3", "opus", "alac", "flac")  # that FFmpeg puts into MP4 as they are
+    "aac",
+    "mp3",
+    "ac3",
+    "opus",
+    "alac",
+    "flac",
+)  # whose packets FFmpeg puts into MP4 as they are
 _DAMAGE = (av.error.FFmpegError, ValueError, OSError)
 _HELD_MICROSECONDS = "2000000"  # that the muxer holds back a stream while others have nothing
 
@@ -73,8 +81,10 @@ class CarrierWriter:
 
 def _plays(track: Mapping[str, Any]) -> bool:
     """Whether MP4 holds a track and a player plays it."""
-    if track.get("type") != _CARRIED or "codec" not in track:
+    if track.get("type") != _CARRIED or track.get("codec") not in _KEPT:
         return False
+    if track["codec"] == "aac" and "extradata" not in track:
+        return False  # of a stream with a head to each packet, which MP4 has not
     try:
         with av.open(io.BytesIO(), "w", format="mp4") as probe:
             TrackSink(probe, track, None)

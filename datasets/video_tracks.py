@@ -170,8 +170,16 @@ class TrackSink:
         if self.stream.type != kind:
             raise ValueError(f"{codec} is {self.stream.type}, not {kind}")
         _set_parameters(self.stream.codec_context, track, self._convert is _as_it_is)
+        if codec == "aac" and first is not None and not track.get("extradata"):
+            self._take_heads(container, first.data)
         self.stream.time_base = self.time_base
         set_stream_tags(self.stream, track)
+
+    def _take_heads(self, container: Any, data: bytes) -> None:
+        """AAC of MPEG-TS has a head to each packet, where other files have one for all."""
+        if container.format.name != "mpegts" and _is_adts(data):
+            self.stream.codec_context.extradata = _aac_config(data)
+            self._convert = _without_head
 
     def packet(self, source: TrackPacket, shift: Fraction) -> Any | None:
         """A packet to mux, `shift` seconds earlier; None for an attachment's, which is in it."""
@@ -249,6 +257,23 @@ def _set_side_data(packet: Any, name: str, data: bytes) -> None:
 
 def _as_it_is(data: bytes) -> bytes:
     return data
+
+
+def _is_adts(data: bytes) -> bool:
+    return len(data) >= 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0
+
+
+def _aac_config(data: bytes) -> bytes:
+    """AudioSpecificConfig (ISO/IEC 14496-3, 1.6.2.1) of what an ADTS head says."""
+    kind, rate = (data[2] >> 6) + 1, data[2] >> 2 & 15
+    channels = (data[2] & 1) << 2 | data[3] >> 6
+    return (kind << 11 | rate << 7 | channels << 3).to_bytes(2, "big")
+
+
+def _without_head(data: bytes) -> bytes:
+    if not _is_adts(data):
+        return data
+    return data[7 if data[1] & 1 else 9 :]  # with a checksum it is longer
 
 
 def _other_text(codec: str) -> tuple[str, Any]:

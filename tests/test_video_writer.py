@@ -163,6 +163,24 @@ def test_sound_is_copied(format: str, codec: str) -> None:
         assert sum(f.samples for f in container.decode(audio=0)) >= 28 * 1024
 
 
+@pytest.mark.parametrize("format", ["mkv", "mp4", "ts"])
+def test_heads_of_aac_packets_are_taken_off(format: str) -> None:
+    """As it comes from MPEG-TS, which has them; then it goes into MPEG-TS again."""
+    track, packets = sound(20)
+    made = frames(10)
+    stream, _ = write([*packets, *made], "ts", tracks=[track])
+    source, shown, found = read(stream)
+    assert "extradata" not in source.tracks[0]
+    assert found[0].data[0] == 0xFF
+    data, writer = write([*found, *shown], format, tracks=source.tracks, info=source.info)
+    assert not any("dropped" in note for note in writer.notes)
+    again = [p.data for p in read(data)[2]]
+    wanted = [p.data for p in (found if format == "ts" else packets)]
+    assert again == wanted
+    with open_av(io.BytesIO(data)) as container:
+        assert sum(f.samples for f in container.decode(audio=0)) >= 18 * 1024
+
+
 def test_subtitles_change_their_form_and_nothing_else() -> None:
     text = {"type": "subtitle", "codec": "mov_text", "time_base": [1, 1000]}
     words = TrackPacket(0, b"\0\x05Hallo", 40, 40, 80, True)
