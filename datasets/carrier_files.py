@@ -18,13 +18,6 @@ from .video_tracks import TrackPacket, TrackSink
 _CODEC, _NAME = "bin_data", "latentpack"  # of the track with the samples
 _CARRIED = "audio"  # tracks that players play without a picture
 _KEPT = ("aac", "mp3", "ac3", "opus", "alac", "flac")  # that FFmpeg puts into MP4 as they are
-    "aac",
-    "mp3",
-    "ac3",
-    "opus",
-    "alac",
-    "flac",
-)  # whose packets FFmpeg puts into MP4 as they are
 _DAMAGE = (av.error.FFmpegError, ValueError, OSError)
 _HELD_MICROSECONDS = "2000000"  # that the muxer holds back a stream while others have nothing
 

@@ -30,6 +30,7 @@ from .video_y4m import Y4mFile
 
 __all__ = ["VideoWriter", "WriterOptions", "video_format"]
 
+_MOST_NOTES = 20
 _MILLISECOND = Fraction(1, 1000)
 _HELD_SECONDS = 2  # that the muxer holds back a stream while others have nothing
 _MOST_SCALE = (1 << 31) - 1  # of MP4's clocks
@@ -266,8 +267,14 @@ class VideoWriter:
     def _mux_packet(self, packet: TrackPacket) -> None:
         sink = self._sinks.get(packet.track)
         found = sink.packet(packet, self._shift) if sink is not None else None
-        if found is not None:
+        if found is None:
+            return
+        try:
             self._mux(found)
+        except ValueError as error:
+            text = f"a packet of track {packet.track} is left out: {error}"
+            if len(self.notes) < _MOST_NOTES:
+                self.notes.append(text)
 
     def _mux(self, packet: Any) -> None:
         if self._tick is not None:
@@ -275,12 +282,7 @@ class VideoWriter:
         try:
             self._container.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
-            if isinstance(error, OSError) and not isinstance(error, av.error.FFmpegError):
-                raise
-            raise ValueError(
-                f"{self.format_name} can't hold a packet of the stream "
-                f"{packet.stream.index} ({_reason(error)})"
-            ) from error
+            raise ValueError(f"{self.format_name} can't hold it ({_reason(error)})") from error
 
     def close(self) -> None:
         """Finish the file.
@@ -294,11 +296,19 @@ class VideoWriter:
                 raise ValueError("the video has no frame, which no video file can say")
             if self._container is not None:
                 self._mux_video(self._encoder.encode(None))
-                self._container.close()
+                self._end()
             if self._y4m is not None:
                 self._file.flush()
         finally:
             self._release()
+
+    def _end(self) -> None:
+        try:
+            self._container.close()
+        except av.error.FFmpegError as error:
+            raise ValueError(
+                f"{self.format_name} can't be finished ({_reason(error)}); mkv may hold it"
+            ) from error
 
     def _release(self) -> None:
         if self._own is not None:

@@ -330,6 +330,15 @@ def test_a_sink_takes_any_side_data() -> None:
     assert [(s.data_type, bytes(s)) for s in packet.iter_sidedata()] == [("skip_samples", b"12")]
 
 
+def test_packets_that_no_file_holds_are_left_out() -> None:
+    track, packets = sound(6)
+    wrong = packets[2]._replace(pts=packets[0].pts, dts=packets[0].dts)
+    data, writer = write([*packets[:4], wrong, *packets[4:], *frames(2)], "mp4", tracks=[track])
+    assert len(writer.notes) == 1
+    assert writer.notes[0].startswith("a packet of track 0 is left out: mp4 can't hold it")
+    assert [p.data for p in read(data)[2]] == [p.data for p in packets]
+
+
 def test_names_of_formats() -> None:
     assert [video_format(n) for n in (".MKV", "m4v", "mp4", ".mts")] == ["mkv", "mp4", "mp4", "ts"]
     assert set(FORMATS) == {"mkv", "webm", "mp4", "mov", "ts", "y4m"}
