@@ -30,6 +30,7 @@ bench: $(STAMP)
 	$(BIN)/python scripts/bench_quantizers.py
 	$(BIN)/python scripts/bench_kv.py
 	$(BIN)/python scripts/bench_linear.py
+	$(BIN)/python scripts/bench_motion.py
 	$(BIN)/python scripts/bench_training_state.py
 
 # On a machine with a GPU, with the python that has its torch: nothing is installed. The kernels'

@@ -1,7 +1,7 @@
 """Prediction by motion fields on any GPU that Triton knows. `motion_ref` defines the samples.
 
-A program makes one block of one plane: 8 x 8 samples, 4 x 4 in planes of half the size. Integers are
-exact; floats are summed in the order of `motion_ref`.
+A program makes one block of one plane: 8 x 8 samples, 4 x 4 in planes of half the size. Integers
+are exact; floats are summed in the order of `motion_ref`.
 """
 
 from __future__ import annotations
