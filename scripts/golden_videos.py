@@ -76,3 +76,83 @@ def video_inr() -> dict[str, bytes]:
         files[f"{name}.lpk"] = file.getvalue()
         files[f"{name}.json"] = json.dumps(shown).encode()
     return files
+
+
+def video_fit() -> dict[str, bytes]:
+    """Files of motion, networks and latents that no fit has made, and the frames they become."""
+    import numpy as np
+
+    from latentpack.codecs.codec import Packet
+    from latentpack.codecs.container import Writer
+    from latentpack.codecs.image.fit_parameters import Coded
+    from latentpack.codecs.video import fit, fit_order, fit_prior, fit_stream
+    from latentpack.codecs.video.frames import VideoFormat
+    from latentpack.codecs.video.gop_times import Times, put_times
+    from latentpack.kernels import motion, motion_ref
+    from latentpack.kernels.fit import grid_shapes
+
+    priors = fit_prior.load()
+
+    def integers(count: int, most: int, seed: int) -> Any:
+        """From -most to most, mostly small."""
+        values = np.array(numbers(count, 2 * most + 1, seed)) - most
+        return values * abs(values) // max(1, most)
+
+    def networks(prior: fit_prior.Prior, seed: int) -> Coded:
+        slices = len(prior.slices)
+        q = np.clip(prior.q + integers(slices, 1, seed), 5, 9).astype(np.int64)
+        shift = integers(slices, 2, seed + 1).astype(np.int64)
+        return Coded(q, shift, integers(len(prior.mean), 3, seed + 2).astype(np.int64))
+
+    def group(
+        format: VideoFormat, preset: str, rate: int, lengths: list[int], seed: int
+    ) -> fit_stream.Group:
+        kinds = priors.kinds(preset, format.colours, rate)
+        order = fit_order.slots(lengths)
+        even = format.colours > 1
+        shapes = grid_shapes(*(n + n % 2 * even for n in (format.height, format.width)))
+        h, w = motion.blocks(format.height, format.width)
+        pictures = []
+        for number, slot in enumerate(order):
+            grids = [
+                integers(r * c, 2 + k, seed + 10 * number + k).reshape(r, c).astype(np.int16)
+                if k > 1 or number == 0
+                else np.zeros((r, c), np.int16)
+                for k, (r, c) in enumerate(shapes)
+            ]
+            field, count = None, len(slot.references)
+            if count:
+                moves = integers(count * h * w * 2, 9, seed + number).astype(np.int16)
+                vectors = moves.reshape(count, h, w, 2)
+                mode = np.array(numbers(h * w, 3, seed + number), np.uint8).reshape(h, w)
+                vectors[0][mode == motion_ref.SECOND] = 0
+                if count == 2:
+                    vectors[1][mode == motion_ref.FIRST] = 0
+                    field = motion.Field(vectors, mode)
+                else:
+                    field = motion.Field(vectors[0])
+            pictures.append(fit_stream.Picture(field, grids))
+        used = sorted({slot.kind for slot in order})
+        coded = {kind: networks(kinds[kind], seed + kind) for kind in used}
+        return fit_stream.Group(kinds, 100, lengths, coded, pictures)
+
+    cases = {
+        "hierarchy": (VideoFormat(27, 19), "default", 2, [[5, 1], [1]]),
+        "grey": (VideoFormat(17, 21, 10, 1), "fast", 0, [[2]]),
+        "still": (VideoFormat(12, 10), "best", 4, [[]]),
+    }
+    files: dict[str, bytes] = {}
+    for name, (format, preset, rate, gops) in cases.items():
+        header = {**format.header(), "g": 16, "w": priors.digest}
+        file, shown = io.BytesIO(), []
+        with Writer(file, 10, header) as writer:
+            for number, lengths in enumerate(gops):
+                count = 1 + sum(lengths)
+                payload = fit_stream.write(group(format, preset, rate, lengths, 7 * number))
+                times = put_times(Times(list(range(count)), [1] * count))
+                writer.write(Packet(number, times + payload))
+                found = fit.Fit().decode_gop(header, memoryview(payload), format, count)
+                shown += [[plane.ravel().tolist() for plane in planes] for planes in found]
+        files[f"{name}.lpk"] = file.getvalue()
+        files[f"{name}.json"] = json.dumps(shown).encode()
+    return files

@@ -215,6 +215,7 @@ MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "outer": outer,
     "rans": rans,
     "tensor": tensor,
+    "video_fit": golden_videos.video_fit,
     "video_inr": golden_videos.video_inr,
 }
 

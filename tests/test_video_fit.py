@@ -1,10 +1,14 @@
 """video/fit: what is fitted decodes to just that, everywhere, and damage is told."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from latentpack.codecs.codec import Packet, Rate
+from latentpack.codecs.container import Reader
 from latentpack.codecs.image import fit_parameters
 from latentpack.codecs.video import fit_encoder, fit_order, fit_prior, fit_stream
 from latentpack.codecs.video.fit import Fit
@@ -14,6 +18,7 @@ from latentpack.codecs.video.gop_times import read_times
 from latentpack.kernels import fit_train, rans
 from latentpack.kernels.errors import BitstreamError
 
+GOLDEN = Path(__file__).parent / "golden" / "video_fit"
 pytestmark = pytest.mark.skipif(not fit_train.available(), reason="the extension is not built")
 
 
@@ -231,3 +236,18 @@ def test_a_clip_of_frames_is_coded_the_same():
     codec, _, packets = coded(x)
     again = list(codec.encode_frames(frames_of(x), VideoFormat(16, 12), Rate(quality=50)))
     assert [p.body for p in again] == [p.body for p in packets]
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.lpk")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("backend", [None, "ref"])
+def test_golden_files_decode_as_ever(path, backend, monkeypatch):
+    pick = rans.pick
+    monkeypatch.setattr(rans, "pick", lambda given: pick(given or backend))
+    reader = Reader(path.read_bytes())
+    frames = list(Fit(threads=1).decode_frames(reader.params, reader.packets()))
+    wanted = json.loads(path.with_suffix(".json").read_text())
+    assert [[plane.ravel().tolist() for plane in frame.planes] for frame in frames] == wanted
+
+
+def test_there_are_golden_files():
+    assert len(list(GOLDEN.glob("*.lpk"))) == 3

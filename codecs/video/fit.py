@@ -148,6 +148,8 @@ class Fit(GopCodec):
         Raises:
             ValueError: the stream was made with another prior than those that are there.
         """
+        if format.bits not in self.depths:
+            raise BitstreamError(f"header field b is {format.bits}, expected 8 to 10")
         opened = fit_stream.Opened(self._priors(header), payload, format, count)
         synthesis = {
             kind: fit_parameters.synthesis(opened.priors[kind], coded)

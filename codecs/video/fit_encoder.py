@@ -49,7 +49,7 @@ class Plan:
     rounds: int = 12
     first: float = 0.2
     last: float = 0.2
-    searches: tuple[int, ...] = (3,)
+    searches: tuple[int, ...] = ()
     weights: tuple[float, ...] = (3.0, 2.0, 1.4, 1.1, 1.0, 0.9)
     shares: tuple[float, ...] = (3.0, 1.6, 1.2, 1.0, 0.8, 0.7)
     speeds: tuple[float, ...] = (1.0, 0.1, 0.1)

@@ -55,7 +55,9 @@ class FrameState:
 
     def flat(self, grids: Sequence[Grid]) -> Array:
         """Grids of a frame of this size as iterations take them."""
-        return np.concatenate([grid.reshape(-1) for grid in grids[self.first :]]).astype(np.float32)
+        joined = np.concatenate([grid.reshape(-1) for grid in grids[self.first :]])
+        flat: Array = joined.astype(np.float32)
+        return flat
 
     def error(self, decoded: Sequence[Plane]) -> float:
         """The sum of squared errors over luma, in 8 bits, of which chroma has its share."""

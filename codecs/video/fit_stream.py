@@ -104,7 +104,8 @@ def _symbols(
         yield fit_parameters.symbols(group.priors[kind], coded)
         contexts[kind] = fit_parameters.context(group.priors[kind], coded)
     mask = [_FIRST_MASK] * KINDS
-    beside = Beside(group.pictures[0].grids[0].shape)
+    rows, columns = group.pictures[0].grids[0].shape
+    beside = Beside((rows, columns))
     for slot, picture in zip(order, group.pictures, strict=True):
         new = sum(1 << k for k, grid in enumerate(picture.grids) if grid.any())
         yield np.array([new - mask[slot.kind]], np.int16), np.array([_MASK_ROW], np.uint8)
