@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -145,7 +145,13 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _in_process_of_older_cpu(path: Path, capability: str) -> Digests:
+def as_older_cpu(paths: Sequence[Path], capability: str) -> list[Digests]:
+    """The digests of files in a process whose libraries believe in an older CPU.
+
+    Args:
+        paths: of the files.
+        capability: "avx2" or "default".
+    """
     environment = {
         **os.environ,
         "ATEN_CPU_CAPABILITY": capability,
@@ -153,17 +159,18 @@ def _in_process_of_older_cpu(path: Path, capability: str) -> Digests:
         "MKL_ENABLE_INSTRUCTIONS": "AVX2" if capability == "avx2" else "SSE4_2",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    code = f"from latentpack.scripts.check_parse import tell; tell({str(path)!r})"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    code = "import sys; from latentpack.scripts.check_parse import tell; tell(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *map(str, paths)]
+    run = subprocess.run(command, capture_output=True, env=environment)
     if run.returncode:
         raise RuntimeError(f"parsing as an older CPU failed: {run.stderr.decode()[-300:]}")
-    return [(count, digest) for count, digest in json.loads(run.stdout)]
+    return [[(count, digest) for count, digest in file] for file in json.loads(run.stdout)]
 
 
-def tell(path: str) -> None:
-    """Print the digests of a file as JSON, for another process."""
+def tell(paths: Sequence[str]) -> None:
+    """Print the digests of files as JSON, for another process."""
     with _threads(1):
-        print(json.dumps(digests(Path(path).read_bytes())))
+        print(json.dumps([digests(Path(path).read_bytes()) for path in paths]))
 
 
 def matrix(path: Path, subprocesses: bool = True) -> dict[str, Digests]:
@@ -187,7 +194,7 @@ def matrix(path: Path, subprocesses: bool = True) -> dict[str, Digests]:
                 found[name] = digests(data)
     if subprocesses:
         for capability in _OLDER:
-            found[f"CPU as {capability}"] = _in_process_of_older_cpu(path, capability)
+            (found[f"CPU as {capability}"],) = as_older_cpu([path], capability)
     if torch.cuda.is_available():
         found["GPU"] = digests(data, device="cuda")
     return found
