@@ -155,4 +155,88 @@ def video_fit() -> dict[str, bytes]:
                 shown += [[plane.ravel().tolist() for plane in planes] for planes in found]
         files[f"{name}.lpk"] = file.getvalue()
         files[f"{name}.json"] = json.dumps(shown).encode()
+
+
+def lite_model() -> Any:
+    """Networks of `video/lite` whose parse is of integers that no training has made."""
+    import torch
+
+    from latentpack.codecs.transforms.integer import IntegerConv2d
+    from latentpack.codecs.video.lite_frozen import FrozenLite, RowTables
+
+    def fill(buffer: torch.Tensor, top: int, least: int) -> None:
+        values = torch.tensor(numbers(buffer.numel(), top, buffer.numel() + top))
+        buffer.copy_((values + least).view(buffer.shape))
+
+    model = FrozenLite()
+    model.digest = b"integers"
+    for part in model.modules():
+        if isinstance(part, IntegerConv2d):
+            fill(part.weight, 21, -10)
+            fill(part.bias, 20001, -8000)
+            fill(part.multiplier, 1 << 14, 1 << 14)
+            fill(part.shift, 3, 20)
+        elif isinstance(part, RowTables):
+            fill(part.offset, 300, 0)
+            fill(part.z_row, 700, 100)
+    return model
+
+
+def video_lite() -> dict[str, bytes]:
+    """Payloads of groups with networks of `lite_model`, and digests of what is in them."""
+    import numpy as np
+    import torch
+    import xxhash
+
+    from latentpack.codecs.video.lite_inter import field_integers
+    from latentpack.codecs.video.lite_stream import put_group
+    from latentpack.entropy.coder import Encoder
+    from latentpack.kernels import motion
+
+    model = lite_model()
+    h, w = 4, 6
+    files: dict[str, bytes] = {}
+
+    def some(rows: torch.Tensor, seed: int) -> torch.Tensor:
+        """Integers for these rows, most of them small."""
+        v = torch.tensor(numbers(rows.numel(), 9, seed)).view(rows.shape) - 4
+        return torch.where(rows > 0, v * v.abs() // 5, 0).to(torch.int16)
+
+    for name, positions in (("one", [448]), ("alike", [300, 200, 200]), ("others", [5, 0, 64, 9])):
+        encoder, shown = Encoder(model.tables), []
+        last = torch.zeros(1, 384, h, w, dtype=torch.int16)
+        fields: list[bytes] = []
+        before: motion.Field | None = None
+        for number, position in enumerate(positions):
+            tables = model.inter.rows if number else model.intra.h_s
+            z_rows = tables.z_rows(position)[:, None, None].expand(-1, h // 2, w // 2)
+            z = some(z_rows, 100 + number)
+            encoder.put(z.flatten(), z_rows.flatten())
+            z = z[None].to(torch.int8)
+            if number:
+                steps = np.array(numbers(2 * h * 2 * w * 2, 5, number), np.int16) - 2
+                field = motion.Field((steps * abs(steps) * 3).reshape(2 * h, 2 * w, 2))
+                fields.append(motion.encode(field, before))
+                before, vectors = field, torch.from_numpy(field.vectors)[None]
+                features = tables.features(z, last, field_integers(vectors).round().to(torch.int8))
+                q = torch.zeros_like(last)
+                for half in (0, 1):
+                    if half:
+                        rows = tables.of_second(features, q, position)
+                    else:
+                        rows = tables.of_first(features, position)
+                    values = some(rows, 200 + 2 * number + half)
+                    for row in (0, 1):
+                        place = (..., slice(row, None, 2), slice((row + half) % 2, None, 2))
+                        q[place] = values[place]
+                        encoder.put(q[place].flatten(), rows[place].flatten())
+            else:
+                vectors = torch.zeros(0, dtype=torch.int16)
+                rows = tables(z, position)
+                q = some(rows, 200)
+                encoder.put(q.flatten(), rows.flatten())
+            shown.append([xxhash.xxh3_64_hexdigest(x.numpy().tobytes()) for x in (z, q, vectors)])
+            last = q if number else last
+        files[f"{name}.bin"] = put_group(positions, fields, encoder.finish())
+        files[f"{name}.json"] = json.dumps({"positions": positions, "digests": shown}).encode()
     return files

@@ -217,6 +217,7 @@ MAKERS: dict[str, Callable[[], dict[str, bytes]]] = {
     "tensor": tensor,
     "video_fit": golden_videos.video_fit,
     "video_inr": golden_videos.video_inr,
+    "video_lite": golden_videos.video_lite,
 }
 
 

@@ -1,5 +1,6 @@
 """The codec video/lite: sizes, depths, rates, damage, drift, and the integers of its streams."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xxhash
 
 from latentpack.codecs.codec import Packet, Rate
 from latentpack.codecs.fields import Cursor
@@ -19,6 +21,7 @@ from latentpack.codecs.video.gop_times import read_times
 from latentpack.codecs.video.lite import Lite
 from latentpack.codecs.video.lite_stream import to_input, to_samples
 from latentpack.kernels.errors import BitstreamError
+from latentpack.scripts.golden_videos import lite_model
 from latentpack.tests.lite_weights import write_weights
 from latentpack.tests.test_portable_parse import NoisyDevice, fp64, int64
 
@@ -242,3 +245,28 @@ def test_errors(weights, monkeypatch):
         list(codec.encode(x, Rate(quality=101)))
     with pytest.raises(BitstreamError):
         codec.decode(header, [Packet(0, b"")])
+
+
+GOLDEN = sorted((Path(__file__).parent / "golden" / "video_lite").glob("*.bin"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_old_streams_parse(path):
+    """Integers of all kinds, by layers of integers: no training and no float has a part in it."""
+    expected = json.loads(path.with_suffix(".json").read_text())
+    count = len(expected["positions"])
+    format = VideoFormat(96, 64)
+    payload = memoryview(path.read_bytes())
+    frames = list(lite_stream.parse_group(lite_model(), payload, format, count))
+    assert [frame.position for frame in frames] == expected["positions"]
+    for frame, digests in zip(frames, expected["digests"], strict=True):
+        vectors = torch.zeros(0) if frame.vectors is None else frame.vectors
+        found = [
+            xxhash.xxh3_64_hexdigest(x.contiguous().numpy().tobytes())
+            for x in (frame.integers.z, frame.integers.q, vectors)
+        ]
+        assert found == digests
+
+
+def test_there_are_golden_files():
+    assert len(GOLDEN) == 3
