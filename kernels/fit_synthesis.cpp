@@ -1,6 +1,7 @@
 // Pixels of fitted pictures and frames, in strips of rows.
 #include <algorithm>
 #include <cfenv>
+#include <deque>
 
 #include "fit_share.h"
 
@@ -70,45 +71,92 @@ void repeat_ends(float* row, size_t n, size_t reach) {
   }
 }
 
-// Row r of a plane of twice the size; `between` takes the row of half the width.
-void up_row(const Loops& loops, const Planes& from, size_t plane, const float* kernel, size_t r,
-            float* between, float* out) {
-  const auto last = static_cast<ptrdiff_t>(from.rows) - 1;
-  const float mirrored[4] = {kernel[3], kernel[2], kernel[1], kernel[0]};
-  const ptrdiff_t top = static_cast<ptrdiff_t>(r / 2) - (r % 2 ? 1 : 2);
-  const float* rows[4];
-  for (ptrdiff_t j = 0; j < 4; ++j)
-    rows[j] = from.row(plane, static_cast<size_t>(std::clamp<ptrdiff_t>(top + j, 0, last)));
-  loops.up_rows(rows, r % 2 ? mirrored : kernel, from.columns, between);
-  repeat_ends(between, from.columns, 2);
-  loops.up_columns(between, kernel, from.columns, out);
-}
-
 void widen(const int16_t* grid, size_t n, float* to) {
   for (size_t i = 0; i < n; ++i) to[i] = grid[i];
 }
 
 bool is_coded(unsigned coded, int k) { return coded >> k & 1; }
 
-// The planes of coded grids 6 to 1 at the size of grid 1.
-Planes half_stack(const Net& net, const Loops& loops, const int16_t* const* grids, unsigned coded,
-                  size_t height, size_t width) {
-  Planes u(0, rows_of(height, kGrids - 1), rows_of(width, kGrids - 1));
-  for (int k = kGrids - 1; k >= 1; --k) {
-    Planes next(u.count + is_coded(coded, k), rows_of(height, k), rows_of(width, k));
-    std::vector<float> between(u.stride + 2 * Planes::kFront), out(2 * u.stride + 2 * kPad);
-    for (size_t p = 0; p < u.count; ++p)
-      for (size_t r = 0; r < next.rows; ++r) {
-        up_row(loops, u, p, net.up + 4 * k, r, between.data() + Planes::kFront, out.data());
-        std::copy(out.begin(), out.begin() + static_cast<ptrdiff_t>(next.columns), next.row(p, r));
-      }
-    if (is_coded(coded, k))
-      for (size_t r = 0; r < next.rows; ++r)
-        widen(grids[k] + r * next.columns, next.columns, next.row(u.count, r));
-    u = std::move(next);
+// The upsampled grids k and coarser at the size of grid k, row by row from the top; grids that are
+// all zeros are left out. The last rows stand in rings.
+class Level {
+ public:
+  // `grid` is nullptr where grid k is left out, `coarser` where k is the coarsest.
+  Level(const Loops& loops, const float* kernel, const int16_t* grid, size_t rows, size_t columns,
+        size_t ring, Level* coarser)
+      : loops_(loops), kernel_(kernel), grid_(grid), coarser_(coarser), height_(rows), ring_(ring),
+        between_(coarser ? coarser->rows_.stride + 2 * Planes::kFront : 0),
+        rows_((coarser ? coarser->count() : 0) + (grid ? 1 : 0), ring, columns) {}
+
+  size_t count() const { return rows_.count; }
+  const float* row(size_t plane, size_t r) const { return rows_.row(plane, r % ring_); }
+
+  // The first row that will be asked for.
+  void begin(size_t r) {
+    next_ = r;
+    if (coarser_) coarser_->begin(r / 2 > 2 ? r / 2 - 2 : 0);
   }
-  return u;
-}
+
+  // Makes the rows up to r.
+  void reach(size_t r) {
+    for (; next_ <= r; ++next_) make(next_);
+  }
+
+ private:
+  void make(size_t r) {
+    size_t p = 0;
+    if (coarser_ && coarser_->count()) {
+      coarser_->reach(std::min(r / 2 + 2, coarser_->height_ - 1));
+      for (; p < coarser_->count(); ++p) double_row(p, r);
+    }
+    if (grid_) widen(grid_ + r * rows_.columns, rows_.columns, rows_.row(p, r % ring_));
+  }
+
+  // Row r of a plane of the coarser level.
+  void double_row(size_t plane, size_t r) {
+    const Planes& from = coarser_->rows_;
+    const auto last = static_cast<ptrdiff_t>(coarser_->height_) - 1;
+    const float mirrored[4] = {kernel_[3], kernel_[2], kernel_[1], kernel_[0]};
+    const ptrdiff_t top = static_cast<ptrdiff_t>(r / 2) - (r % 2 ? 1 : 2);
+    const float* rows[4];
+    for (ptrdiff_t j = 0; j < 4; ++j)
+      rows[j] = coarser_->row(plane, static_cast<size_t>(std::clamp<ptrdiff_t>(top + j, 0, last)));
+    float* between = between_.data() + Planes::kFront;
+    loops_.up_rows(rows, r % 2 ? mirrored : kernel_, from.columns, between);
+    repeat_ends(between, from.columns, 2);
+    loops_.up_columns(between, kernel_, from.columns, rows_.row(plane, r % ring_));
+  }
+
+  const Loops& loops_;
+  const float* kernel_;
+  const int16_t* grid_;
+  Level* coarser_;
+  const size_t height_, ring_;
+  size_t next_ = 0;
+  std::vector<float> between_;
+  Planes rows_;
+};
+
+// The levels of a picture, the coarsest first; each keeps a pointer to the one before it.
+class Pyramid {
+ public:
+  Pyramid(const Net& net, const Loops& loops, const int16_t* grids, unsigned coded, size_t height,
+          size_t width) {
+    const int16_t* at[kGrids];
+    for (int k = 0; k < kGrids; ++k) {
+      at[k] = is_coded(coded, k) ? grids : nullptr;
+      grids += rows_of(height, k) * rows_of(width, k);
+    }
+    for (int k = kGrids - 1; k >= 0; --k)
+      levels_.emplace_back(loops, net.up + 4 * k, at[k], rows_of(height, k), rows_of(width, k),
+                           k ? kRing : 1, levels_.empty() ? nullptr : &levels_.back());
+  }
+  Level& finest() { return levels_.back(); }
+
+ private:
+  static constexpr size_t kRing = 8;  // a power of two above the 5 rows that two rows come from
+  std::deque<Level> levels_;
+};
 
 Layer layer_of(const Net& net, unsigned coded, int bits) {
   Layer layer{};
@@ -134,8 +182,8 @@ struct Sources {
   const Net& net;
   const Layer& layer;
   const Loops& loops;
-  const Planes& half;
-  const int16_t* finest;  // nullptr = zeros
+  const int16_t* grids;
+  unsigned coded;
 };
 
 // Rows of pixels, top to bottom. The last rows of a and b stand in rings.
@@ -143,9 +191,9 @@ class Strip {
  public:
   Strip(const Sources& from, const Picture& picture)
       : from_(from), net_(from.net), picture_(picture), height_(picture.whole_height()),
-        width_(picture.whole_width()), between_(from.half.stride + 2 * Planes::kFront),
-        u_(static_cast<size_t>(from.layer.count), 1, 2 * from.half.columns + kPad),
-        a_(colours(), kRing, width_), b_(colours(), kRing, width_), x_hat_(colours(), 2, width_),
+        width_(picture.whole_width()),
+        pyramid_(from.net, from.loops, from.grids, from.coded, height_, width_),
+        prediction_(static_cast<size_t>(from.net.extra), 1, width_), a_(colours(), kRing, width_), b_(colours(), kRing, width_), x_hat_(colours(), 2, width_),
         mean_(1, 1, width_) {}
 
   // Rows first to last - 1, whole pairs where pictures have planes of half the size.
@@ -153,6 +201,7 @@ class Strip {
     const size_t begin = first > 2 ? first - 2 : 0, end = std::min(height_, last + 2);
     const size_t begin_b = first > 1 ? first - 1 : 0, end_b = std::min(height_, last + 1);
     size_t next_b = begin_b, next = first;
+    pyramid_.finest().begin(begin);
     for (size_t r = begin; r < end; ++r) {
       make_a(r);
       // A row of b needs the row of a below it, unless there is none.
@@ -172,19 +221,13 @@ class Strip {
 
   void make_a(size_t r) {
     const float* u[kMaxPlanes];
-    size_t p = 0;
-    for (; p < from_.half.count; ++p) {
-      up_row(from_.loops, from_.half, p, net_.up, r, between_.data() + Planes::kFront, u_.row(p, 0));
-      u[p] = u_.row(p, 0);
-    }
-    if (from_.finest) {
-      widen(from_.finest + r * width_, width_, u_.row(p, 0));
-      u[p] = u_.row(p, 0);
-      ++p;
-    }
-    for (int c = 0; c < net_.extra; ++c, ++p) {
-      take_prediction(c, r, u_.row(p, 0));
-      u[p] = u_.row(p, 0);
+    Level& grids = pyramid_.finest();
+    grids.reach(r);
+    for (size_t p = 0; p < grids.count(); ++p) u[p] = grids.row(p, r);
+    for (int c = 0; c < net_.extra; ++c) {
+      float* row = prediction_.row(static_cast<size_t>(c), 0);
+      take_prediction(c, r, row);
+      u[grids.count() + static_cast<size_t>(c)] = row;
     }
     float* to[kMaxColours];
     for (size_t c = 0; c < colours(); ++c) to[c] = a_.row(c, r % kRing);
@@ -244,8 +287,8 @@ class Strip {
   const Net& net_;
   const Picture& picture_;
   const size_t height_, width_;
-  std::vector<float> between_;
-  Planes u_, a_, b_, x_hat_, mean_;
+  Pyramid pyramid_;
+  Planes prediction_, a_, b_, x_hat_, mean_;
 };
 
 }  // namespace
@@ -254,17 +297,10 @@ void synthesise(const Net& net, Isa isa, const int16_t* grids, unsigned coded,
                 const Picture& picture, int threads) {
   const PlainArithmetic plain;
   const Loops& loops = loops_for(isa);
-  const size_t height = picture.whole_height(), width = picture.whole_width();
-  const int16_t* at[kGrids];
-  for (int k = 0; k < kGrids; ++k) {
-    at[k] = grids;
-    grids += rows_of(height, k) * rows_of(width, k);
-  }
-  const Planes half = half_stack(net, loops, at, coded, height, width);
   const Layer layer = layer_of(net, coded, picture.bits);
-  const Sources from{net, layer, loops, half, is_coded(coded, 0) ? at[0] : nullptr};
+  const Sources from{net, layer, loops, grids, coded};
   const size_t together = picture.half ? 2 : 1;
-  share(height / together, threads, 32 / together, [&](size_t first, size_t last) {
+  share(picture.whole_height() / together, threads, 32 / together, [&](size_t first, size_t last) {
     const PlainArithmetic plain_here;
     Strip(from, picture).paint(first * together, last * together);
   });
