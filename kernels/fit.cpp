@@ -2,7 +2,9 @@
 #include "fit.h"
 
 #include <algorithm>
+#include <numeric>
 
+#include "fit_grids.h"
 #include "fit_share.h"
 
 namespace latentpack::fit {
@@ -22,8 +24,7 @@ size_t grid_elements(size_t height, size_t width) {
   return n;
 }
 
-size_t Model::numbers(int taps, int temporal, int hidden) {
-  const int n = taps + kCross + temporal;
+size_t Model::numbers(int n, int hidden) {
   return static_cast<size_t>(hidden * (n + kGrids + hidden + 1) + 2 * (hidden + n + kGrids));
 }
 
@@ -48,39 +49,41 @@ void pair_row(const int32_t* w, int n, int32_t* to) {
   for (int i = 0; i < n; i += 2) *to++ = paired(w[i], i + 1 < n ? w[i + 1] : 0);
 }
 
+// Columns of weights [rows, n].
+std::vector<int32_t> taken(const int32_t* w, int rows, int n, const std::vector<int>& columns) {
+  std::vector<int32_t> to;
+  for (int row = 0; row < rows; ++row)
+    for (int i : columns) to.push_back(w[row * n + i]);
+  return to;
+}
+
 }  // namespace
 
-Model::Model(int taps, int temporal, int hidden, const int32_t* at)
-    : taps(taps), temporal(temporal), inputs(taps + kCross + temporal), hidden(hidden),
-      pairs((inputs + 1) / 2) {
-  pair_tiles(at, hidden, inputs, w1);
-  at += hidden * inputs;
-  for (int k = 0; k < kGrids; ++k, at += hidden) std::copy(at, at + hidden, b1[k]);
+Model::Model(int n, int hidden, const int32_t* at, const std::vector<int>& columns, int one)
+    : inputs(static_cast<int>(columns.size())), hidden(hidden), pairs((inputs + 1) / 2) {
+  const int32_t* first = at;
+  pair_tiles(taken(at, hidden, n, columns).data(), hidden, inputs, w1);
+  at += hidden * n;
+  for (int k = 0; k < kGrids; ++k, at += hidden)
+    for (int j = 0; j < hidden; ++j) b1[k][j] = at[j] + (one < 0 ? 0 : first[j * n + one]);
   pair_tiles(at, hidden, hidden, w2);
   at += hidden * hidden;
   for (int j = 0; j < hidden; ++j) b2[j] = at[j] * 64 + (1 << 11);
   at += hidden;
   for (int o = 0; o < 2; ++o, at += hidden) pair_row(at, hidden, w3[o]);
-  for (int o = 0; o < 2; ++o, at += inputs) pair_row(at, inputs, skip[o]);
-  for (int k = 0; k < kGrids; ++k, at += 2) std::copy(at, at + 2, b3[k]);
+  const int32_t* last = at;
+  for (int o = 0; o < 2; ++o, at += n) pair_row(taken(at, 1, n, columns).data(), inputs, skip[o]);
+  for (int k = 0; k < kGrids; ++k, at += 2)
+    for (int o = 0; o < 2; ++o) b3[k][o] = at[o] + (one < 0 ? 0 : last[o * n + one]);
+}
+
+Model causal_model(int taps, int hidden, const int32_t* arrays) {
+  std::vector<int> columns(static_cast<size_t>(taps + kCross));
+  std::iota(columns.begin(), columns.end(), 0);
+  return Model(taps + kCross, hidden, arrays, columns, -1);
 }
 
 namespace {
-
-// A grid with a border of zeros, one wide.
-struct Bordered {
-  size_t rows = 0, columns = 0, stride = 0;
-  std::vector<int16_t> cells;
-
-  Bordered(size_t rows, size_t columns)
-      : rows(rows), columns(columns), stride(columns + 2), cells((rows + 2) * stride) {}
-  void take(const int16_t* from) {
-    for (size_t r = 0; r < rows; ++r, from += columns) std::copy(from, from + columns, row(r));
-  }
-  int16_t* row(size_t r) { return cells.data() + (r + 1) * stride + 1; }
-  const int16_t* row(size_t r) const { return cells.data() + (r + 1) * stride + 1; }
-  size_t waves() const { return columns + 3 * (rows - 1); }
-};
 
 struct Tap {
   int row, column;
@@ -88,6 +91,8 @@ struct Tap {
 constexpr Tap kTapAt[kMaxTaps] = {{0, -1},  {-1, 0},  {-1, -1}, {-1, 1}, {0, -2},
                                   {-2, 0},  {-1, -2}, {-1, 2},  {-2, -1}, {-2, 1},
                                   {0, -3},  {-2, -2}, {-2, 2},  {-3, 0}};
+
+size_t waves_of(const Bordered& grid) { return grid.columns + 3 * (grid.rows - 1); }
 
 // The positions of equal t = column + 3 row of a grid: rows first .. first + count - 1.
 struct Band {
@@ -98,40 +103,30 @@ struct Band {
   }
 };
 
-// The grids that the taps reach into; nullptr = zeros.
-struct Around {
-  const Bordered *parent, *grand, *other;
-  Around(const std::vector<Bordered>& grids, const std::vector<Bordered>& reference, int k)
-      : parent(at(grids, k + 1)), grand(at(grids, k + 2)), other(at(reference, k)) {}
-
- private:
-  static const Bordered* at(const std::vector<Bordered>& grids, int k) {
-    return static_cast<size_t>(k) < grids.size() ? &grids[static_cast<size_t>(k)] : nullptr;
-  }
-};
-
 // Goes through the waves of a grid. The last waves stand in a ring, one element for each row of
 // the grid, so that each tap of a wave is an array.
 class Wavefront {
  public:
-  Wavefront(const Model& model, const Loops& loops, int k, Bordered& grid, const Around& around)
-      : model_(model), loops_(loops), k_(k), grid_(grid), around_(around),
-        stride_(grid.rows + kBefore + kPad), ring_(kRing * stride_),
-        cross_((kCross + kTemporal + 1) * (grid.rows + kPad)), mean_(grid.rows + kPad),
-        sign_(mean_.size()), index_(mean_.size()) {}
+  Wavefront(const Model& model, const Loops& loops, int k, const std::vector<Bordered>& grids)
+      : model_(model), loops_(loops), k_(k), grid_(grids[static_cast<size_t>(k)]),
+        parent_(grid_at(grids, k + 1)), grand_(grid_at(grids, k + 2)),
+        stride_(grid_.rows + kBefore + kPad), ring_(kRing * stride_),
+        cross_((kCross + 1) * (grid_.rows + kPad)), mean_(grid_.rows + kPad), sign_(mean_.size()),
+        index_(mean_.size()) {}
 
   // What is known of a wave before its latents are. The waves before it must have been put.
   Wave describe(size_t t) {
     const Band band(grid_, t);
     gather(t, band);
     const int16_t* inputs[kMaxInputs];
-    for (int i = 0; i < model_.taps; ++i) {
+    const int taps = model_.inputs - kCross;
+    for (int i = 0; i < taps; ++i) {
       const Tap tap = kTapAt[i];
       inputs[i] = wave(t + static_cast<size_t>(tap.column + 3 * tap.row)) + band.first + tap.row;
     }
     // The array behind the last is zeros, which an odd number of inputs is made even with.
-    for (int i = 0; model_.taps + i < 2 * model_.pairs; ++i)
-      inputs[model_.taps + i] = cross_.data() + static_cast<size_t>(i) * (grid_.rows + kPad);
+    for (int i = 0; i <= kCross; ++i)
+      inputs[taps + i] = cross_.data() + static_cast<size_t>(i) * (grid_.rows + kPad);
     const Wave to{mean_.data(), sign_.data(), index_.data()};
     loops_.distribution(model_, k_, inputs, band.count, to);
     return to;
@@ -153,40 +148,22 @@ class Wavefront {
   // t may be a few waves before the first, modulo 2^64.
   int16_t* wave(size_t t) { return ring_.data() + t % kRing * stride_ + kBefore; }
 
+  // The taps into the coarser grids.
   void gather(size_t t, const Band& band) {
-    if (around_.parent) gather_coarser(*around_.parent, t, band);
-    if (around_.other) gather_other(*around_.other, t, band);
-  }
-
-  void gather_coarser(const Bordered& parent, size_t t, const Band& band) {
+    if (!parent_) return;
     const size_t room = grid_.rows + kPad;
     for (size_t i = 0; i < band.count; ++i) {
       const size_t r = band.first + i, c = t - 3 * r;
-      const int16_t* near = parent.row(r >> 1) + (c >> 1);
-      const ptrdiff_t down = r & 1 ? static_cast<ptrdiff_t>(parent.stride)
-                                   : -static_cast<ptrdiff_t>(parent.stride);
+      const int16_t* near = parent_->row(r >> 1) + (c >> 1);
+      const ptrdiff_t down = r & 1 ? static_cast<ptrdiff_t>(parent_->stride)
+                                   : -static_cast<ptrdiff_t>(parent_->stride);
       const ptrdiff_t right = c & 1 ? 1 : -1;
       int16_t* to = cross_.data() + i;
       to[0] = near[0];
       to[room] = near[right];
       to[2 * room] = near[down];
       to[3 * room] = near[down + right];
-      to[4 * room] = around_.grand ? around_.grand->row(r >> 2)[c >> 2] : int16_t{0};
-    }
-  }
-
-  void gather_other(const Bordered& other, size_t t, const Band& band) {
-    const size_t room = grid_.rows + kPad;
-    const auto stride = static_cast<ptrdiff_t>(other.stride);
-    for (size_t i = 0; i < band.count; ++i) {
-      const size_t r = band.first + i;
-      const int16_t* at = other.row(r) + (t - 3 * r);
-      int16_t* to = cross_.data() + kCross * room + i;
-      to[0] = at[0];
-      to[room] = at[-1];
-      to[2 * room] = at[1];
-      to[3 * room] = at[-stride];
-      to[4 * room] = at[stride];
+      to[4 * room] = grand_ ? grand_->row(r >> 2)[c >> 2] : int16_t{0};
     }
   }
 
@@ -194,43 +171,25 @@ class Wavefront {
   const Loops& loops_;
   const int k_;
   const Bordered& grid_;
-  const Around around_;
+  const Bordered *parent_, *grand_;
   const size_t stride_;
   std::vector<int16_t> ring_, cross_, mean_, sign_;
   std::vector<uint8_t> index_;
 };
 
-std::vector<Bordered> empty_grids(size_t height, size_t width) {
-  std::vector<Bordered> grids;
-  for (int k = 0; k < kGrids; ++k) grids.emplace_back(rows_of(height, k), rows_of(width, k));
-  return grids;
-}
-
-// Grids of the sizes of a picture; none where a model has no use for them.
-std::vector<Bordered> taken_grids(const int16_t* from, size_t height, size_t width) {
-  if (!from) return {};
-  std::vector<Bordered> grids = empty_grids(height, width);
-  for (Bordered& grid : grids) {
-    grid.take(from);
-    from += grid.rows * grid.columns;
-  }
-  return grids;
-}
-
 }  // namespace
 
-void symbols(const Model& model, Isa isa, const int16_t* given, const int16_t* reference,
-             size_t height, size_t width, unsigned coded, int threads, int16_t* symbols,
-             uint8_t* index) {
-  std::vector<Bordered> grids = taken_grids(given, height, width);
-  const std::vector<Bordered> others = taken_grids(reference, height, width);
+void symbols(const Model& model, Isa isa, const int16_t* given, size_t height, size_t width,
+             unsigned coded, int threads, int16_t* symbols, uint8_t* index) {
+  std::vector<Bordered> grids = empty_grids(height, width);
+  for (Bordered& grid : grids) given = grid.take(given);
   for (int k = kGrids - 1; k >= 0; --k) {
     if (!(coded >> k & 1)) continue;
-    Bordered& grid = grids[static_cast<size_t>(k)];
-    std::vector<size_t> start(grid.waves() + 1);
-    for (size_t t = 0; t < grid.waves(); ++t) start[t + 1] = start[t] + Band(grid, t).count;
-    share(grid.waves(), threads, 64, [&](size_t first, size_t last) {
-      Wavefront front(model, loops_for(isa), k, grid, Around(grids, others, k));
+    const Bordered& grid = grids[static_cast<size_t>(k)];
+    std::vector<size_t> start(waves_of(grid) + 1);
+    for (size_t t = 0; t < waves_of(grid); ++t) start[t + 1] = start[t] + Band(grid, t).count;
+    share(waves_of(grid), threads, 64, [&](size_t first, size_t last) {
+      Wavefront front(model, loops_for(isa), k, grids);
       for (size_t t = first > 9 ? first - 9 : 0; t < first; ++t) front.put(t);
       for (size_t t = first; t < last; ++t) {
         const Band band(grid, t);
@@ -251,11 +210,12 @@ void symbols(const Model& model, Isa isa, const int16_t* given, const int16_t* r
 
 namespace {
 
-int decode_grid(const Model& model, int k, Bordered& grid, const Around& around, Prepared& tables,
-                Isa isa, Decoding& state, const uint8_t* words, size_t bytes) {
-  Wavefront front(model, loops_for(isa), k, grid, around);
+int decode_grid(const Model& model, int k, std::vector<Bordered>& grids, Prepared& tables, Isa isa,
+                Decoding& state, const uint8_t* words, size_t bytes) {
+  Bordered& grid = grids[static_cast<size_t>(k)];
+  Wavefront front(model, loops_for(isa), k, grids);
   std::vector<int16_t> found(grid.rows + kPad);
-  for (size_t t = 0; t < grid.waves(); ++t) {
+  for (size_t t = 0; t < waves_of(grid); ++t) {
     const Band band(grid, t);
     const Wave wave = front.describe(t);
     const Status status = latentpack::decode(tables, isa, state, words, bytes, wave.index,
@@ -277,19 +237,14 @@ int decode_grid(const Model& model, int k, Bordered& grid, const Around& around,
 }  // namespace
 
 int decode(const Model& model, Prepared& tables, Isa isa, Decoding& state, const uint8_t* words,
-           size_t bytes, const int16_t* reference, size_t height, size_t width, unsigned coded,
-           int16_t* to) {
+           size_t bytes, size_t height, size_t width, unsigned coded, int16_t* to) {
   std::vector<Bordered> grids = empty_grids(height, width);
-  const std::vector<Bordered> others = taken_grids(reference, height, width);
   for (int k = kGrids - 1; k >= 0; --k) {
     if (!(coded >> k & 1)) continue;
-    const int wrong = decode_grid(model, k, grids[static_cast<size_t>(k)],
-                                  Around(grids, others, k), tables, isa, state, words, bytes);
+    const int wrong = decode_grid(model, k, grids, tables, isa, state, words, bytes);
     if (wrong) return wrong;
   }
-  for (const Bordered& grid : grids)
-    for (size_t r = 0; r < grid.rows; ++r, to += grid.columns)
-      std::copy(grid.row(r), grid.row(r) + grid.columns, to);
+  for (const Bordered& grid : grids) to = grid.give(to);
   return 0;
 }
 

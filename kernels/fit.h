@@ -16,7 +16,9 @@ constexpr int kFractions = 9;
 constexpr int kCross = 5;
 constexpr int kMaxTaps = 14;
 constexpr int kTemporal = 5;
-constexpr int kMaxInputs = kMaxTaps + kCross + kTemporal;  // even
+constexpr int kNear = 8;   // neighbours that grids in passes have
+constexpr int kPasses = 4;
+constexpr int kMaxInputs = 20;  // with the zero that makes them even
 constexpr int kMaxHidden = 32;
 constexpr int kTile = 8;        // hidden units that are summed at once
 constexpr int kMaxColours = 3;
@@ -30,17 +32,22 @@ size_t grid_elements(size_t height, size_t width);
 
 // The context model. Weights stand in pairs, the second in the upper half of 32 bits.
 struct Model {
-  int taps, temporal, inputs, hidden, pairs;
+  int inputs, hidden, pairs;
   int32_t w1[kMaxHidden * kMaxInputs / 2];  // [tile][pair of inputs][unit of the tile]
   int32_t w2[kMaxHidden * kMaxHidden / 2];  // the same, of hidden units
   int32_t w3[2][kMaxHidden / 2];
   int32_t skip[2][kMaxInputs / 2];
   int32_t b1[kGrids][kMaxHidden], b2[kMaxHidden], b3[kGrids][2];
 
-  static size_t numbers(int taps, int temporal, int hidden);
-  // From the arrays of fit_ref.Context, one after another; temporal is 0 or kTemporal.
-  Model(int taps, int temporal, int hidden, const int32_t* arrays);
+  // Of arrays of a model of so many inputs.
+  static size_t numbers(int inputs, int hidden);
+  // From the arrays of fit_ref.Context, one after another; `columns` are its inputs that there are,
+  // and input `one` is 1 where it is not negative.
+  Model(int inputs, int hidden, const int32_t* arrays, const std::vector<int>& columns, int one);
 };
+Model causal_model(int taps, int hidden, const int32_t* arrays);
+// Those of the passes, of frames with a reference or without.
+std::vector<Model> pass_models(int temporal, int hidden, const int32_t* arrays);
 
 // What makes pixels; a view of the arrays of fit_ref.Synthesis, one after another.
 struct Net {
@@ -89,16 +96,22 @@ extern const Loops kAvx2Loops, kAvx512Loops;
 #endif
 const Loops& loops_for(Isa isa);
 
-// Grids are int16, finest first, one after another; bit k of `coded` says that grid k is. A model
-// with temporal inputs takes them from the grids of a reference.
+// Grids are int16, finest first, one after another; bit k of `coded` says that grid k is.
 // Symbols and rows of the coded grids, in order.
-void symbols(const Model&, Isa, const int16_t* grids, const int16_t* reference, size_t height,
-             size_t width, unsigned coded, int threads, int16_t* symbols, uint8_t* index);
+void symbols(const Model&, Isa, const int16_t* grids, size_t height, size_t width, unsigned coded,
+             int threads, int16_t* symbols, uint8_t* index);
 // A latent was outside of kLimit; beyond what rANS tells.
 constexpr int kOutside = 100;
 // A Status, or kOutside. The grids become those of the stream.
 int decode(const Model&, Prepared&, Isa, Decoding&, const uint8_t* words, size_t bytes,
-           const int16_t* reference, size_t height, size_t width, unsigned coded, int16_t* grids);
+           size_t height, size_t width, unsigned coded, int16_t* grids);
+// The same in passes, with the grids of a reference; nullptr where the models take none.
+void frame_symbols(const std::vector<Model>&, Isa, const int16_t* grids, const int16_t* reference,
+                   size_t height, size_t width, unsigned coded, int threads, int16_t* symbols,
+                   uint8_t* index);
+int frame_decode(const std::vector<Model>&, Prepared&, Isa, Decoding&, const uint8_t* words,
+                 size_t bytes, const int16_t* reference, size_t height, size_t width,
+                 unsigned coded, int16_t* grids);
 
 // What is made of grids: planes one after another, bytes of 8 bits, otherwise int16.
 struct Picture {

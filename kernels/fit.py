@@ -1,7 +1,7 @@
 """The decoder of fitted pictures and frames: checks arguments, picks this machine's best backend.
 
-Everything is defined in `fit_ref`; every backend gives exactly those integers and pixels, with any
-number of threads. The interpreter lock is released meanwhile.
+Everything is defined in `fit_ref` and `fit_passes_ref`; every backend gives exactly those integers
+and pixels, with any number of threads. The interpreter lock is released meanwhile.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from . import fit_ref, rans
+from . import fit_passes_ref, fit_ref, rans
 from .errors import BitstreamError
 from .extension import compiled
+from .fit_passes_ref import OWN, TEMPORAL
 from .fit_ref import (
+    CROSS,
     GRIDS,
     LIMIT,
     PREDICTION_BITS,
     TAPS,
-    TEMPORAL,
     Bytes,
     Context,
     Grid,
@@ -28,7 +29,8 @@ from .fit_ref import (
 )
 
 __all__ = [
-    "Context", "Synthesis", "decode", "grid_shapes", "symbols", "synthesise", "synthesise_frame",
+    "Context", "Synthesis", "decode", "frame_decode", "frame_symbols", "grid_shapes", "symbols",
+    "synthesise", "synthesise_frame",
 ]  # fmt: skip
 
 grid_shapes = fit_ref.grid_shapes
@@ -37,48 +39,60 @@ _OUTSIDE = 100  # kOutside of fit.h
 
 
 def symbols(
-    context: Context,
-    grids: Sequence[Grid],
-    reference: Sequence[Grid] | None = None,
-    *,
-    threads: int = 1,
-    backend: str | None = None,
+    context: Context, grids: Sequence[Grid], *, threads: int = 1, backend: str | None = None
 ) -> tuple[Grid, Bytes]:
     """What is coded of grids: see `fit_ref.symbols`.
 
     Args:
         context: the context model.
         grids: 7 arrays int16, finest first, values within +-LIMIT, of the sizes of `grid_shapes`.
-        reference: grids of another frame, for a model that takes them.
         threads: to compute with.
         backend: one of `rans.backends()`; None = the fastest. The result is the same.
 
     Returns:
         Symbols int16 [n] and their rows of the tables uint8 [n].
     """
-    _check_context(context, reference is not None)
-    height, width = _check_grids(grids)
-    _check_reference(reference, height, width)
-    chosen = rans.pick(backend)
-    if chosen == "ref":
-        return fit_ref.symbols(context, grids, reference)
-    coded = [bool(grid.any()) for grid in grids]
-    n = sum(grid.size for grid, there in zip(grids, coded, strict=True) if there)
+    _check_context(context, _causal(context))
+    _check_grids(grids)
+    if rans.pick(backend) == "ref":
+        return fit_ref.symbols(context, grids)
+    return _symbols(_packed(context, _causal(context), 0), grids, (), threads, backend)
+
+
+def frame_symbols(
+    context: Context,
+    grids: Sequence[Grid],
+    reference: Sequence[Grid] = (),
+    *,
+    threads: int = 1,
+    backend: str | None = None,
+) -> tuple[Grid, Bytes]:
+    """What is coded of a frame's grids: see `fit_passes_ref.symbols`.
+
+    Arguments and results are those of `symbols`; `reference`, grids of another frame, is there if
+    and only if the model has inputs for it.
+    """
+    _check_frame_context(context, reference, _check_grids(grids))
+    if rans.pick(backend) == "ref":
+        return fit_passes_ref.symbols(context, grids, reference)
+    return _symbols(_frame_model(context, reference), grids, reference, threads, backend)
+
+
+def _symbols(
+    model: _Model, grids: Sequence[Grid], reference: Sequence[Grid], threads: int,
+    backend: str | None,
+) -> tuple[Grid, Bytes]:  # fmt: skip
+    n = sum(grid.size for grid in grids if grid.any())
     values, index = np.empty(n, np.int16), np.empty(n, np.uint8)
     compiled().fit_symbols(
-        _packed(context, reference), _joined(grids), _joined(reference), (height, width),
-        _mask(coded), values, index, threads, rans.ISAS.index(chosen),
+        model, _joined(grids), _joined(reference), grids[0].shape, _mask_of(grids), values, index,
+        threads, rans.ISAS.index(rans.pick(backend)),
     )  # fmt: skip
     return values, index
 
 
 def decode(
-    context: Context,
-    decoder: rans.Decoder,
-    height: int,
-    width: int,
-    coded: Sequence[bool],
-    reference: Sequence[Grid] | None = None,
+    context: Context, decoder: rans.Decoder, height: int, width: int, coded: Sequence[bool]
 ) -> list[Grid]:
     """The grids of a picture, with the backend of the decoder: the mirror of `symbols`.
 
@@ -89,25 +103,50 @@ def decode(
         height: of the picture.
         width: of the picture.
         coded: for each grid, finest first, whether it is; others are zeros.
-        reference: grids of another frame, for a model that takes them.
 
     Raises:
         BitstreamError: the stream is damaged.
     """
-    _check_context(context, reference is not None)
-    _check_reference(reference, height, width)
-    if len(coded) != GRIDS:
-        raise ValueError(f"coded has {len(coded)} entries, expected {GRIDS}")
+    _check_context(context, _causal(context))
+    _check_coded(coded)
     if decoder.backend == "ref":
-        return fit_ref.decode(context, decoder.get, height, width, coded, reference)
+        return fit_ref.decode(context, decoder.get, height, width, coded)
+    return _decode(_packed(context, _causal(context), 0), decoder, height, width, coded, ())
+
+
+def frame_decode(
+    context: Context,
+    decoder: rans.Decoder,
+    height: int,
+    width: int,
+    coded: Sequence[bool],
+    reference: Sequence[Grid] = (),
+) -> list[Grid]:
+    """The mirror of `frame_symbols`; arguments otherwise as for `decode`.
+
+    Raises:
+        BitstreamError: the stream is damaged.
+    """
+    _check_frame_context(context, reference, (height, width))
+    _check_coded(coded)
+    if decoder.backend == "ref":
+        return fit_passes_ref.decode(context, decoder.get, height, width, coded, reference)
+    model = _frame_model(context, reference)
+    return _decode(model, decoder, height, width, coded, reference)
+
+
+def _decode(
+    model: _Model, decoder: rans.Decoder, height: int, width: int, coded: Sequence[bool],
+    reference: Sequence[Grid],
+) -> list[Grid]:  # fmt: skip
     shapes = grid_shapes(height, width)
     joined = np.zeros(sum(r * c for r, c in shapes), np.int16)
+    other = _joined(reference)
     status = decoder.run(
         lambda tables, state, data, skip, isa: compiled().fit_decode(
-            _packed(context, reference), tables, state, data, skip, _joined(reference),
-            (height, width), _mask(coded), joined, isa,
+            model, tables, state, data, skip, other, (height, width), _mask(coded), joined, isa
         )
-    )  # fmt: skip
+    )
     if status == _OUTSIDE:
         raise BitstreamError(f"a latent is outside +-{LIMIT}")
     return _parted(joined, shapes)
@@ -183,10 +222,20 @@ def synthesise_frame(
 _NONE = np.zeros(0, np.int16)
 
 
-def _packed(context: Context, reference: Sequence[Grid] | None) -> tuple[int, int, int, Any]:
-    temporal = reference is not None
-    arrays = np.concatenate([a.reshape(-1) for a in context])
-    return context.taps(temporal), temporal * len(TEMPORAL), len(context.b2), arrays
+# Causal taps (0: a frame's passes), taps in a reference, width, arrays.
+_Model = tuple[int, int, int, Any]
+
+
+def _causal(context: Context) -> int:
+    return context.inputs - CROSS
+
+
+def _packed(context: Context, taps: int, temporal: int) -> _Model:
+    return taps, temporal, len(context.b2), np.concatenate([a.reshape(-1) for a in context])
+
+
+def _frame_model(context: Context, reference: Sequence[Grid]) -> _Model:
+    return _packed(context, 0, len(TEMPORAL) if reference else 0)
 
 
 def _net(synthesis: Synthesis, extra: int) -> tuple[int, int, int, Any]:
@@ -194,8 +243,8 @@ def _net(synthesis: Synthesis, extra: int) -> tuple[int, int, int, Any]:
     return len(synthesis.b1), len(synthesis.b2), extra, arrays
 
 
-def _joined(grids: Sequence[Grid] | None) -> Grid:
-    return np.concatenate([_NONE, *(grid.reshape(-1) for grid in grids or ())])
+def _joined(grids: Sequence[Grid]) -> Grid:
+    return np.concatenate([_NONE, *(grid.reshape(-1) for grid in grids)])
 
 
 def _parted(joined: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:
@@ -224,11 +273,24 @@ def _check_grids(grids: Sequence[Grid]) -> tuple[int, int]:
     return height, width
 
 
-def _check_reference(reference: Sequence[Grid] | None, height: int, width: int) -> None:
-    if reference is not None and _check_grids(reference) != (height, width):
+def _check_coded(coded: Sequence[bool]) -> None:
+    if len(coded) != GRIDS:
+        raise ValueError(f"coded has {len(coded)} entries, expected {GRIDS}")
+
+
+def _check_frame_context(
+    context: Context, reference: Sequence[Grid], shape: tuple[int, int]
+) -> None:
+    taps = context.inputs - CROSS - (len(TEMPORAL) if reference else 0)
+    if taps != OWN:
         raise ValueError(
-            f"the reference's grids are of a picture of {reference[0].shape}, "
-            f"expected {(height, width)}"
+            f"a context model of {context.inputs} inputs is not one of frames "
+            f"{'with' if reference else 'without'} a reference"
+        )
+    _check_context(context, taps)
+    if reference and _check_grids(reference) != shape:
+        raise ValueError(
+            f"the reference's grids are of a picture of {reference[0].shape}, expected {shape}"
         )
 
 
@@ -238,9 +300,8 @@ def _check_prediction(prediction: Sequence[Grid], shapes: Sequence[tuple[int, in
             raise ValueError(f"a prediction is {plane.dtype} {plane.shape}, expected int16 {shape}")
 
 
-def _check_context(context: Context, temporal: bool) -> None:
+def _check_context(context: Context, taps: int) -> None:
     h, n = context.w1.shape
-    taps = context.taps(temporal)
     if not (1 <= taps <= len(TAPS) and h % 8 == 0 and 8 <= h <= _MAX_HIDDEN):
         raise ValueError(f"a context model of {h} units and {n} inputs is not one of these")
     shapes = ((h, n), (GRIDS, h), (h, h), (h,), (2, h), (2, n), (GRIDS, 2))

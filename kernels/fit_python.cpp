@@ -26,31 +26,47 @@ bool legal_size(Py_ssize_t height, Py_ssize_t width, const View& grids) {
              fit::grid_elements(static_cast<size_t>(height), static_cast<size_t>(width));
 }
 
-bool legal_model(int taps, int temporal, int hidden, const View& arrays) {
-  return taps >= 1 && taps <= fit::kMaxTaps && (temporal == 0 || temporal == fit::kTemporal) &&
-         hidden >= fit::kTile && hidden <= fit::kMaxHidden && hidden % fit::kTile == 0 &&
-         arrays.count<int32_t>() == fit::Model::numbers(taps, temporal, hidden);
-}
+// The models of a picture, or of a frame's passes where taps is 0.
+struct Models {
+  int taps, temporal, hidden;
+  View arrays;
 
-// A reference's grids, or nullptr: empty where a model has no inputs for them.
-bool legal_reference(int temporal, const View& reference, const View& grids) {
-  return reference.size() == (temporal ? grids.size() : 0);
-}
-const int16_t* grids_of(const View& reference) {
-  return reference.size() ? reference.as<int16_t>() : nullptr;
-}
+  int inputs() const {
+    return (taps ? taps : fit::kNear + fit::kPasses - 1) + fit::kCross + temporal;
+  }
+  bool legal() const {
+    return taps >= 0 && taps <= fit::kMaxTaps &&
+           (temporal == 0 || (temporal == fit::kTemporal && !taps)) && hidden >= fit::kTile &&
+           hidden <= fit::kMaxHidden && hidden % fit::kTile == 0 &&
+           arrays.count<int32_t>() == fit::Model::numbers(inputs(), hidden);
+  }
+  fit::Model causal() const { return fit::causal_model(taps, hidden, arrays.as<int32_t>()); }
+  std::vector<fit::Model> passes() const {
+    return fit::pass_models(temporal, hidden, arrays.as<int32_t>());
+  }
+};
+
+// The grids of a reference: empty where models take none.
+struct Reference {
+  View view;
+  bool legal(const Models& models, const View& grids) const {
+    return view.size() == (models.temporal ? grids.size() : 0);
+  }
+  const int16_t* grids() const { return view.size() ? view.as<int16_t>() : nullptr; }
+};
 
 PyObject* fit_symbols(PyObject*, PyObject* args) {
-  int taps, temporal, hidden, threads, backend;
+  int threads, backend;
   unsigned coded;
   Py_ssize_t height, width;
-  View arrays, grids, reference, symbols, index;
-  if (!PyArg_ParseTuple(args, "(iiiy*)y*y*(nn)Iw*w*ii", &taps, &temporal, &hidden, &arrays.view,
-                        &grids.view, &reference.view, &height, &width, &coded, &symbols.view,
-                        &index.view, &threads, &backend))
+  Models models;
+  Reference reference;
+  View grids, symbols, index;
+  if (!PyArg_ParseTuple(args, "(iiiy*)y*y*(nn)Iw*w*ii", &models.taps, &models.temporal,
+                        &models.hidden, &models.arrays.view, &grids.view, &reference.view.view,
+                        &height, &width, &coded, &symbols.view, &index.view, &threads, &backend))
     return nullptr;
-  if (!legal_model(taps, temporal, hidden, arrays) || !legal_size(height, width, grids) ||
-      !legal_reference(temporal, reference, grids))
+  if (!models.legal() || !legal_size(height, width, grids) || !reference.legal(models, grids))
     return failed("arrays and counts do not fit");
   const auto h = static_cast<size_t>(height), w = static_cast<size_t>(width);
   size_t n = 0;
@@ -61,9 +77,14 @@ PyObject* fit_symbols(PyObject*, PyObject* args) {
   bool memory = true;
   Py_BEGIN_ALLOW_THREADS
   try {
-    const fit::Model model(taps, temporal, hidden, arrays.as<int32_t>());
-    fit::symbols(model, chosen(backend), grids.as<int16_t>(), grids_of(reference), h, w, coded,
-                 threads, symbols.as<int16_t>(), index.data());
+    const Isa isa = chosen(backend);
+    const auto *from = grids.as<int16_t>();
+    auto* to = symbols.as<int16_t>();
+    if (models.taps)
+      fit::symbols(models.causal(), isa, from, h, w, coded, threads, to, index.data());
+    else
+      fit::frame_symbols(models.passes(), isa, from, reference.grids(), h, w, coded, threads, to,
+                         index.data());
   } catch (const std::bad_alloc&) {
     memory = false;
   }
@@ -74,18 +95,21 @@ PyObject* fit_symbols(PyObject*, PyObject* args) {
 
 PyObject* fit_decode(PyObject*, PyObject* args) {
   PyObject* capsule;
-  int taps, temporal, hidden, backend;
+  int backend;
   unsigned coded;
   Py_ssize_t height, width, skip;
-  View arrays, state, words, reference, grids;
-  if (!PyArg_ParseTuple(args, "(iiiy*)Ow*y*ny*(nn)Iw*i", &taps, &temporal, &hidden, &arrays.view,
-                        &capsule, &state.view, &words.view, &skip, &reference.view, &height, &width,
-                        &coded, &grids.view, &backend))
+  Models models;
+  Reference reference;
+  View state, words, grids;
+  if (!PyArg_ParseTuple(args, "(iiiy*)Ow*y*ny*(nn)Iw*i", &models.taps, &models.temporal,
+                        &models.hidden, &models.arrays.view, &capsule, &state.view, &words.view,
+                        &skip, &reference.view.view, &height, &width, &coded, &grids.view,
+                        &backend))
     return nullptr;
   auto* tables = static_cast<Prepared*>(PyCapsule_GetPointer(capsule, latentpack::kPreparedCapsule));
   if (!tables) return nullptr;
-  if (!legal_model(taps, temporal, hidden, arrays) || !legal_size(height, width, grids) ||
-      !legal_reference(temporal, reference, grids) || state.size() != sizeof(Decoding) || skip < 0 || skip > words.view.len ||
+  if (!models.legal() || !legal_size(height, width, grids) || !reference.legal(models, grids) ||
+      state.size() != sizeof(Decoding) || skip < 0 || skip > words.view.len ||
       tables->rows != fit::kScales * fit::kFractions || !tables->uncoded.empty())
     return failed("arrays and counts do not fit");
   Decoding decoding;
@@ -98,10 +122,14 @@ PyObject* fit_decode(PyObject*, PyObject* args) {
   int wrong = static_cast<int>(latentpack::Status::kNoMemory);
   Py_BEGIN_ALLOW_THREADS
   try {
-    const fit::Model model(taps, temporal, hidden, arrays.as<int32_t>());
-    wrong = fit::decode(model, *tables, chosen(backend), decoding, words.data() + skip, bytes,
-                        grids_of(reference), static_cast<size_t>(height),
-                        static_cast<size_t>(width), coded, grids.as<int16_t>());
+    const auto h = static_cast<size_t>(height), w = static_cast<size_t>(width);
+    const Isa isa = chosen(backend);
+    const uint8_t* from = words.data() + skip;
+    auto* to = grids.as<int16_t>();
+    wrong = models.taps
+                ? fit::decode(models.causal(), *tables, isa, decoding, from, bytes, h, w, coded, to)
+                : fit::frame_decode(models.passes(), *tables, isa, decoding, from, bytes,
+                                    reference.grids(), h, w, coded, to);
   } catch (const std::bad_alloc&) {
   }
   Py_END_ALLOW_THREADS

@@ -6,8 +6,8 @@ A picture has 7 grids of integers, grid k with ceil(H / 2**k) rows and ceil(W / 
 coded from the coarsest (6) to the finest (0). Grids that are not coded are all 0.
 
 Context model, in integers (weights and biases in units of 2**-12, sums modulo 2**32):
-    x   inputs: the first n of TAPS in the grid, then CROSS taps in the two coarser grids, then of
-        frames with a reference TEMPORAL taps in its grid of the same size, 0 outside of it
+    x   inputs: the first n of TAPS in the grid, then CROSS taps in the two coarser grids; those of
+        frames are in `fit_passes_ref`
     h1  = clamp((W1 x + b1[k] + 2**5) >> 6, 0, 32767)
     h2  = min(h1 + clamp((W2 h1 + (b2 << 6) + 2**11) >> 12, 0, 32767), 32767)
     out = W3 h2 + ((S x + b3[k]) << 6)
@@ -63,15 +63,14 @@ TAPS = (
     (-1, 2), (-2, -1), (-2, 1), (0, -3), (-2, -2), (-2, 2), (-3, 0),
 )  # fmt: skip
 BORDER = 3  # the taps reach so far up and to the left, and no further to the right
-TEMPORAL = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
 PREDICTION_BITS = 14
 
 
 class Context(NamedTuple):
     """The context model, int32 in units of 2**-12.
 
-    Weights lie within +-32767, biases within +-2**23; n is the number of inputs, with or without
-    those of a reference, h a multiple of 8 up to 32.
+    Weights lie within +-32767, biases within +-2**23; n is the number of inputs, h a multiple of 8
+    up to 32.
 
     Attributes:
         w1: [h, n].
@@ -91,9 +90,10 @@ class Context(NamedTuple):
     skip: Integers
     b3: Integers
 
-    def taps(self, temporal: bool) -> int:
-        """Inputs of the grid itself."""
-        return self.w1.shape[1] - CROSS - temporal * len(TEMPORAL)
+    @property
+    def inputs(self) -> int:
+        """Their number."""
+        return self.w1.shape[1]
 
 
 class Synthesis(NamedTuple):
@@ -150,37 +150,37 @@ def distribution(context: Context, x: Integers, k: int) -> tuple[Integers, Bytes
     return mu, row.astype(np.uint8)
 
 
+def cross_inputs(
+    coarser: Sequence[Grid], shape: tuple[int, int], r: Integers, c: Integers
+) -> list[Integers]:
+    """The CROSS taps of positions of a grid in the next grids, nearest first."""
+    none = np.zeros((1 + (shape[0] + 1) // 2, 1 + (shape[1] + 1) // 2), np.int16)
+    parent, grand = [*coarser[:2], none, none][:2]
+    padded = np.pad(parent, 1).astype(np.int32)
+    near_r, near_c = (r >> 1) + 1, (c >> 1) + 1
+    side_r, side_c = near_r + 2 * (r & 1) - 1, near_c + 2 * (c & 1) - 1
+    return [
+        padded[near_r, near_c],
+        padded[near_r, side_c],
+        padded[side_r, near_c],
+        padded[side_r, side_c],
+        grand[r >> 2, c >> 2].astype(np.int32),
+    ]
+
+
 class _Reader:
     """The inputs of positions of one grid, which is being filled."""
 
-    def __init__(
-        self, context: Context, shape: tuple[int, int], coarser: Sequence[Grid], other: Grid | None
-    ) -> None:
-        """Begin with zeros; `coarser`: the next grids, nearest first; `other`: the reference's."""
-        self.taps = TAPS[: context.taps(other is not None)]
-        self.other = None if other is None else np.pad(other, 1).astype(np.int32)
-        rows, columns = shape
-        self.grid = np.zeros((rows + BORDER, columns + 2 * BORDER), np.int32)
-        none = np.zeros((1 + (rows + 1) // 2, 1 + (columns + 1) // 2), np.int16)
-        parent, grand = [*coarser[:2], none, none][:2]
-        self.parent = np.pad(parent, 1).astype(np.int32)
-        self.grand = grand.astype(np.int32)
+    def __init__(self, inputs: int, shape: tuple[int, int], coarser: Sequence[Grid]) -> None:
+        """Begin with zeros; `coarser` has the next grids, nearest first."""
+        self.taps = TAPS[: inputs - CROSS]
+        self.shape, self.coarser = shape, coarser
+        self.grid = np.zeros((shape[0] + BORDER, shape[1] + 2 * BORDER), np.int32)
 
     def inputs(self, r: Integers, c: Integers) -> Integers:
         """The inputs [positions, n]."""
         own = [self.grid[r + BORDER + dr, c + BORDER + dc] for dr, dc in self.taps]
-        near_r, near_c = (r >> 1) + 1, (c >> 1) + 1
-        side_r, side_c = near_r + 2 * (r & 1) - 1, near_c + 2 * (c & 1) - 1
-        cross = [
-            self.parent[near_r, near_c],
-            self.parent[near_r, side_c],
-            self.parent[side_r, near_c],
-            self.parent[side_r, side_c],
-            self.grand[r >> 2, c >> 2],
-        ]
-        if self.other is not None:
-            cross += [self.other[r + 1 + dr, c + 1 + dc] for dr, dc in TEMPORAL]
-        return np.stack([*own, *cross], 1)
+        return np.stack([*own, *cross_inputs(self.coarser, self.shape, r, c)], 1)
 
     def put(self, r: Integers, c: Integers, y: Integers) -> None:
         """Fill in positions."""
@@ -191,30 +191,27 @@ class _Reader:
         return self.grid[BORDER:, BORDER:-BORDER].astype(np.int16)
 
 
-def _split(mu: Integers, row: Bytes) -> tuple[Integers, Integers, Bytes]:
+def split_rows(mu: Integers, row: Bytes) -> tuple[Integers, Integers, Bytes]:
     """Means in sixteenths and rows of scales to integer means, signs, and rows of the tables."""
     m = (mu + 8) >> 4
     f = mu - 16 * m
     return m, np.where(f < 0, -1, 1).astype(np.int32), (FRACTIONS * row + abs(f)).astype(np.uint8)
 
 
-def symbols(
-    context: Context, grids: Sequence[Grid], reference: Sequence[Grid] | None = None
-) -> tuple[Grid, Bytes]:
+def symbols(context: Context, grids: Sequence[Grid]) -> tuple[Grid, Bytes]:
     """What is coded of grids, finest first: symbols and their rows of the tables, in order.
 
     Grids of zeros are not coded.
     """
-    others: Sequence[Grid | None] = reference or [None] * GRIDS
     values: list[Integers] = [np.zeros(0, np.int32)]
     index: list[Bytes] = [np.zeros(0, np.uint8)]
     for k in range(GRIDS - 1, -1, -1):
         if not grids[k].any():
             continue
         rows, columns = grids[k].shape
-        reader = _Reader(context, (rows, columns), grids[k + 1 :], others[k])
+        reader = _Reader(context.inputs, (rows, columns), grids[k + 1 :])
         for r, c in waves(*grids[k].shape):
-            m, sign, row = _split(*distribution(context, reader.inputs(r, c), k))
+            m, sign, row = split_rows(*distribution(context, reader.inputs(r, c), k))
             y = grids[k][r, c].astype(np.int32)
             values.append(sign * (y - m))
             index.append(row)
@@ -228,7 +225,6 @@ def decode(
     height: int,
     width: int,
     coded: Sequence[bool],
-    reference: Sequence[Grid] | None = None,
 ) -> list[Grid]:
     """The mirror of `symbols`.
 
@@ -238,20 +234,18 @@ def decode(
         height: of the picture.
         width: of the picture.
         coded: for each grid, whether it is.
-        reference: the grids of the reference, where the model has inputs for it.
 
     Raises:
         BitstreamError: a latent is outside +-LIMIT.
     """
     shapes = grid_shapes(height, width)
-    others: Sequence[Grid | None] = reference or [None] * GRIDS
     grids = [np.zeros(shape, np.int16) for shape in shapes]
     for k in range(GRIDS - 1, -1, -1):
         if not coded[k]:
             continue
-        reader = _Reader(context, shapes[k], grids[k + 1 :], others[k])
+        reader = _Reader(context.inputs, shapes[k], grids[k + 1 :])
         for r, c in waves(*shapes[k]):
-            m, sign, rows = _split(*distribution(context, reader.inputs(r, c), k))
+            m, sign, rows = split_rows(*distribution(context, reader.inputs(r, c), k))
             y = m + sign * get(rows).astype(np.int32)
             if np.any(abs(y) > LIMIT):
                 raise BitstreamError(f"a latent is outside +-{LIMIT}")

@@ -19,19 +19,23 @@ constexpr int kMaxTaps = 14;
 constexpr int kMaxHidden = 64;
 constexpr int kMaxWidth = 128;
 constexpr int kTemporal = 5;  // taps in another frame's grid
-constexpr int kMaxInputs = kMaxTaps + kCross + kTemporal;
+constexpr int kNear = 8;      // neighbours on all sides
+constexpr int kPasses = 4;
 constexpr int kBlock = 96;  // positions or pixels at once: their activations stay in the caches
 constexpr int kWidest = 16;  // floats of the widest vector
 constexpr int kPadTop = 3, kPadBottom = 1, kPadLeft = 3, kPadRight = 2;
 
 // The sizes of a network, and where its parameters lie in the one vector.
 struct Net {
-  int taps, hidden, width, colours;
+  int taps;  // causal ones; 0: the grid is coded in passes
+  int hidden, width, colours;
   int temporal;  // 0 or kTemporal
   int extra;     // planes of the prediction: 0 or colours
   int first;     // finest grid that is not all zeros
   bool half;     // the second and third colour are means of 2 x 2 pixels
-  int inputs() const { return taps + kCross + temporal; }
+  bool passes() const { return taps == 0; }
+  int own() const { return passes() ? kNear + kPasses - 1 : taps; }  // inputs of the grid itself
+  int inputs() const { return own() + kCross + temporal; }
   int planes() const { return kGrids + extra; }  // that the synthesis takes
   int grids() const { return kGrids - first; }   // of those, that are not zeros
   int active() const { return grids() + extra; }

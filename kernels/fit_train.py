@@ -45,7 +45,7 @@ class Net(NamedTuple):
     """Sizes.
 
     Attributes:
-        taps: causal ones of the context model.
+        taps: causal ones of the context model; 0: grids are coded in passes (`fit_passes_ref`).
         hidden: width of the context model.
         width: of the synthesis.
         colours: 1 or 3.

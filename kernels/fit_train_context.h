@@ -28,6 +28,68 @@ FIT_INLINE void each_run(const Grid& grid, size_t first, size_t count, const Eac
   }
 }
 
+// Neighbours of a position in a grid that is coded in passes, and the pass of a position by whether
+// its row and column are odd.
+constexpr int kNearRow[kNear] = {-1, -1, 1, 1, 0, 0, -1, 1};
+constexpr int kNearColumn[kNear] = {-1, 1, -1, 1, -1, 1, 0, 0};
+constexpr int kPassOf[2][2] = {{0, 2}, {3, 1}};
+// 1 at every other place.
+struct Alternating {
+  float at[2][kBlock + 2];
+  constexpr Alternating() : at{} {
+    for (int i = 0; i < kBlock + 2; ++i) at[i % 2][i] = 1;
+  }
+};
+constexpr Alternating kAlternating;
+
+// Which positions of a run see neighbour t: those of a pass behind the neighbour's. For even
+// columns and for odd ones.
+struct Seen {
+  bool even, odd;
+  FIT_INLINE Seen(const Run& run, int t) : even(by(run.row & 1, 0, t)), odd(by(run.row & 1, 1, t)) {}
+  static FIT_INLINE bool by(size_t row, size_t column, int t) {
+    const size_t other = (row + static_cast<size_t>(kNearRow[t] + 2)) & 1,
+                 beside = (column + static_cast<size_t>(kNearColumn[t] + 2)) & 1;
+    return kPassOf[other][beside] < kPassOf[row][column];
+  }
+  // 1 at the positions of the run that see it.
+  FIT_INLINE const float* mask(const Run& run) const {
+    return kAlternating.at[odd ? 1 : 0] + (run.column & 1);
+  }
+};
+
+FIT_INLINE void gather_near(const Grid& grid, const float* values, const Run& run, float* to) {
+  const auto r = static_cast<ptrdiff_t>(run.row), c = static_cast<ptrdiff_t>(run.column);
+  for (int t = 0; t < kNear; ++t, to += kBlock) {
+    const Seen seen(run, t);
+    const float* from = values + grid.at(r + kNearRow[t], c + kNearColumn[t]);
+    const float* mask = seen.mask(run);
+    if (seen.even && seen.odd)
+      std::memcpy(to, from, run.count * sizeof(float));
+    else if (seen.even || seen.odd)
+      for (size_t i = 0; i < run.count; ++i) to[i] = from[i] * mask[i];
+    else
+      std::memset(to, 0, run.count * sizeof(float));
+  }
+  for (int pass = 1; pass < kPasses; ++pass, to += kBlock) {
+    const int* of = kPassOf[run.row & 1];
+    for (size_t i = 0; i < run.count; ++i) to[i] = of[(run.column + i) & 1] == pass ? 1.0f : 0.0f;
+  }
+}
+
+FIT_INLINE void scatter_near(const Grid& grid, const float* from, const Run& run, float* grads) {
+  const auto r = static_cast<ptrdiff_t>(run.row), c = static_cast<ptrdiff_t>(run.column);
+  for (int t = 0; t < kNear; ++t, from += kBlock) {
+    const Seen seen(run, t);
+    float* to = grads + grid.at(r + kNearRow[t], c + kNearColumn[t]);
+    const float* mask = seen.mask(run);
+    if (seen.even && seen.odd)
+      for (size_t i = 0; i < run.count; ++i) to[i] += from[i];
+    else if (seen.even || seen.odd)
+      for (size_t i = 0; i < run.count; ++i) to[i] += from[i] * mask[i];
+  }
+}
+
 struct Gather {
   const Work& work;
   int k;
@@ -37,8 +99,11 @@ struct Gather {
     const float* values = work.values.data();
     const auto r = static_cast<ptrdiff_t>(run.row), c = static_cast<ptrdiff_t>(run.column);
     float* to = x + run.offset;
-    for (int t = 0; t < work.net.taps; ++t, to += kBlock)
-      std::memcpy(to, values + grid.at(r + kTapRow[t], c + kTapColumn[t]), run.count * sizeof(float));
+    if (work.net.passes()) gather_near(grid, values, run, to);
+    for (int t = 0; t < work.net.taps; ++t)
+      std::memcpy(to + t * kBlock, values + grid.at(r + kTapRow[t], c + kTapColumn[t]),
+                  run.count * sizeof(float));
+    to += work.net.own() * kBlock;
     if (k + 1 < kGrids) {
       const Grid& up = work.grids[k + 1];
       const float* near = values + up.at(r >> 1, 0);
@@ -73,12 +138,15 @@ struct Scatter {
     const Grid& grid = work.grids[k];
     const auto r = static_cast<ptrdiff_t>(run.row), c = static_cast<ptrdiff_t>(run.column);
     const float* from = g + run.offset;
-    for (int t = 0; t < work.net.taps; ++t, from += kBlock) {
+    if (work.net.passes()) scatter_near(grid, from, run, grads);
+    for (int t = 0; t < work.net.taps; ++t) {
+      const float* part = from + t * kBlock;
       float* to = grads + grid.at(r + kTapRow[t], c + kTapColumn[t]);
       size_t i = 0;
-      for (; i + W <= run.count; i += W) store(to + i, load(to + i) + load(from + i));
-      for (; i < run.count; ++i) to[i] += from[i];
+      for (; i + W <= run.count; i += W) store(to + i, load(to + i) + load(part + i));
+      for (; i < run.count; ++i) to[i] += part[i];
     }
+    from += work.net.own() * kBlock;
     if (k + 1 < kGrids) {
       const Grid& up = work.grids[k + 1];
       float* near = grads + up.at(r >> 1, 0);

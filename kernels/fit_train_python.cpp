@@ -30,7 +30,7 @@ PyObject* fit_train_prepare(PyObject*, PyObject* args) {
                         &net.temporal, &net.extra, &net.first, &half, &height, &width, &threads))
     return nullptr;
   net.half = half != 0;
-  if (net.taps < 1 || net.taps > fit_train::kMaxTaps || net.hidden < 1 ||
+  if (net.taps < 0 || net.taps > fit_train::kMaxTaps || net.hidden < 1 ||
       net.hidden > fit_train::kMaxHidden || net.width < 1 || net.width > fit_train::kMaxWidth ||
       (net.colours != 1 && net.colours != 3) ||
       (net.temporal != 0 && net.temporal != fit_train::kTemporal) ||

@@ -24,7 +24,7 @@ def objective(bits):
 
 def net(shape, first):
     return fit_train.Net(
-        shape.taps, shape.hidden, shape.width, shape.colours, shape.temporal, shape.extra, first,
+        0, shape.hidden, shape.width, shape.colours, shape.temporal, shape.extra, first,
         shape.colours == 3,
     )  # fmt: skip
 
@@ -94,17 +94,17 @@ class Case:
 @pytest.mark.parametrize(
     ("shape", "height", "width", "bits", "first"),
     [
-        (Shape(6, 8, 8, 3, True), 2, 2, 8, 0),
-        (Shape(6, 8, 8, 3, True), 31, 43, 8, 1),
-        (Shape(6, 8, 12, 3, False), 64, 96, 10, 0),
-        (Shape(10, 16, 16, 3, True), 48, 64, 10, 2),
-        (Shape(6, 8, 10, 1, True), 33, 41, 8, 1),
-        (Shape(14, 32, 24, 1, False), 5, 1, 12, 0),
-        (Shape(10, 8, 7, 3, True), 17, 130, 8, 6),
+        (Shape(8, 8, 3, True), 2, 2, 8, 0),
+        (Shape(8, 8, 3, True), 31, 43, 8, 1),
+        (Shape(8, 12, 3, False), 64, 96, 10, 0),
+        (Shape(16, 16, 3, True), 48, 64, 10, 2),
+        (Shape(8, 10, 1, True), 33, 41, 8, 1),
+        (Shape(32, 24, 1, False), 5, 1, 12, 0),
+        (Shape(8, 7, 3, True), 17, 130, 8, 6),
     ],
 )
 def test_gradients_are_those_of_torch(backend, threads, shape, height, width, bits, first):
-    case = Case(shape, height, width, bits, first, seed=1)  # no relu right at its edge
+    case = Case(shape, height, width, bits, first, seed=2)  # no relu right at its edge
     wanted_bits, mse, latent_grads, param_grads = case.by_torch()
     trainer = fit_train.FrameTrainer(
         net(shape, first), *case.size, len(case.params), threads=threads, backend=backend
@@ -127,7 +127,7 @@ def close(got, wanted):
 
 @compiled
 def test_no_reference_is_zeros():
-    case = Case(Shape(6, 8, 8, 3, True), 20, 12, 8, 1)
+    case = Case(Shape(8, 8, 3, True), 20, 12, 8, 1)
     trainer = fit_train.FrameTrainer(net(case.shape, 1), *case.size, len(case.params))
     arguments = case.frame(), case.flat(case.grids), case.params.numpy(), objective(8)
     zeros = np.zeros_like(case.flat(case.reference))
@@ -140,7 +140,7 @@ def test_no_reference_is_zeros():
 
 @compiled
 def test_a_prediction_begins_as_what_is_shown():
-    case = Case(Shape(6, 8, 8, 3, True), 20, 12, 8, 0)
+    case = Case(Shape(8, 8, 3, True), 20, 12, 8, 0)
     planes = [p.astype(np.int16) << 6 for p in case.planes]
     params = networks.initial(case.shape, torch.Generator().manual_seed(1)).numpy()
     trainer = fit_train.FrameTrainer(net(case.shape, 0), *case.size, len(params))
@@ -151,7 +151,7 @@ def test_a_prediction_begins_as_what_is_shown():
 
 @compiled
 def test_memory_is_checked():
-    case = Case(Shape(6, 8, 8, 3, True), 20, 12, 8, 1)
+    case = Case(Shape(8, 8, 3, True), 20, 12, 8, 1)
     trainer = fit_train.FrameTrainer(net(case.shape, 1), *case.size, len(case.params))
     frame, latents, params = case.frame(), case.flat(case.grids), case.params.numpy()
     for wrong in (

@@ -167,10 +167,10 @@ def contexts(grids: list[Tensor], k: int, taps: int) -> Tensor:
     rows, columns = y.shape
     padded = F.pad(y, (3, 2, 3, 0))
     spatial = [padded[3 + r : 3 + r + rows, 3 + c : 3 + c + columns] for r, c in TAPS[:taps]]
-    return torch.stack([*spatial, *_cross(grids, k)], -1).view(-1, taps + CROSS)
+    return torch.stack([*spatial, *cross(grids, k)], -1).view(-1, taps + CROSS)
 
 
-def _cross(grids: list[Tensor], k: int) -> list[Tensor]:
+def cross(grids: list[Tensor], k: int) -> list[Tensor]:
     """The CROSS taps into the coarser grids, each [rows, columns]; 0 where there is none."""
     y = grids[k]
     r = torch.arange(y.shape[0], device=y.device)

@@ -9,14 +9,19 @@ context model sees the latents of another frame:
     y_0 .. y_6 -------> up2, up2, ... ---> u [7, H, W] --.
         |                                                |--> synthesis --> x_hat [C, H, W]
         |               prediction p --------> [C, H, W]-'
-        '-> context (causal taps, coarser grids, the other frame's grid) -> mean, scale -> bits
+        '-> context (neighbours, coarser grids, the other frame's grid) -> mean, scale -> bits
+
+A grid is coded in PASSES: first the positions of even rows and columns, then those of odd rows and
+columns, of even rows, of odd rows. Positions of a pass do not see each other, so each pass is one
+step for any number of processors; neighbours of earlier passes are seen on all sides.
 
 H and W are even where there are colours; U and V are the means of 2 x 2 of their pixels in x_hat,
 and those of the prediction are repeated 2 x 2. The synthesis of predicted frames begins as the
 identity of the prediction, so it is a decoder of residuals and a filter of the prediction in one.
 
 Here everything is floating point and differentiable: what training takes. Decoders run the context
-model in integers and the rest in a stated order of operations (`kernels/fit_ref.py`).
+model in integers (`kernels/fit_passes_ref.py`) and the rest in a stated order of operations
+(`kernels/fit_ref.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +38,9 @@ from ..image import fit_networks as still
 from ..image.fit_networks import CROSS, GRIDS, LATENT_UNIT, Slice
 
 TEMPORAL = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # taps in the other frame's grid
+NEAR = ((-1, -1), (-1, 1), (1, -1), (1, 1), (0, -1), (0, 1), (-1, 0), (1, 0))
+PASSES = 4
+PASS_OF = ((0, 2), (3, 1))  # the pass of a position, by its row and column modulo 2
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,12 @@ class Shape:
     """Sizes of the networks of a kind of frames.
 
     Attributes:
-        taps: causal taps of the context.
         hidden: width of the context model; a multiple of 8.
         width: of the synthesis.
         colours: 1 or 3.
         predicted: whether there is a prediction, and another frame's latents.
     """
 
-    taps: int
     hidden: int
     width: int
     colours: int
@@ -66,7 +72,7 @@ class Shape:
     @property
     def inputs(self) -> int:
         """Of the context model."""
-        return self.taps + CROSS + self.temporal
+        return len(NEAR) + PASSES - 1 + CROSS + self.temporal
 
 
 def layout(shape: Shape) -> dict[str, Slice]:
@@ -116,7 +122,8 @@ def initial(shape: Shape, generator: torch.Generator | None = None) -> Tensor:
     for name in ("context.w1", "context.w2", "context.w3", "synthesis.w1", "synthesis.w2"):
         bound = (2 if name.endswith("w1") else 1) / math.sqrt(p[name].shape[1])
         p[name].uniform_(-bound, bound, generator=generator)
-    p["context.b3"][:, 1] = still.SCALES / 2
+    # Latents of predicted frames are mostly 0, which should not cost much before that is learned.
+    p["context.b3"][:, 1] = 5 if shape.predicted else 9
     p["up"][:] = torch.tensor(still.CUBIC)
     p["synthesis.skip"][:, :GRIDS] = 1 / GRIDS
     p["synthesis.b1"].uniform_(-0.3, 0.3, generator=generator)  # not all at the edge of relu
@@ -144,20 +151,37 @@ def rate_bits(
     """
     bits = torch.zeros((), device=grids[0].device)
     for k in range(first, GRIDS):
-        x = still.contexts(grids, k, shape.taps)
+        x = torch.cat([_near(grids[k]), _flat(still.cross(grids, k))], 1)
         if shape.temporal:
-            x = torch.cat([x, _beside(reference[k])], 1)
+            x = torch.cat([x, _flat(_shifted(reference[k], TEMPORAL))], 1)
         mu, row = still.context_model(p, x, k)
         bits = bits + still.laplace_bits(grids[k].reshape(-1), mu, row).sum()
     return bits
 
 
-def _beside(grid: Tensor) -> Tensor:
-    """The temporal taps of all positions of a grid: [rows * columns, taps]."""
+def _near(grid: Tensor) -> Tensor:
+    """What positions know of their own grid, [rows * columns, 11].
+
+    Their neighbours, 0 where those are not of an earlier pass, and 1 for their own pass but the
+    first.
+    """
+    parity = [torch.arange(n, device=grid.device) & 1 for n in grid.shape]
+    of = torch.tensor(PASS_OF, device=grid.device)
+    own = of[parity[0]][:, parity[1]]
+    earlier = [of[(parity[0] + r) & 1][:, (parity[1] + c) & 1] < own for r, c in NEAR]
+    near = [v * e for v, e in zip(_shifted(grid, NEAR), earlier, strict=True)]
+    return _flat([*near, *(own.eq(i).to(grid.dtype) for i in range(1, PASSES))])
+
+
+def _shifted(grid: Tensor, taps: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Neighbours of all positions, 0 outside."""
     rows, columns = grid.shape
     padded = F.pad(grid, (1, 1, 1, 1))
-    taps = [padded[1 + r : 1 + r + rows, 1 + c : 1 + c + columns] for r, c in TEMPORAL]
-    return torch.stack(taps, -1).view(-1, len(TEMPORAL))
+    return [padded[1 + r : 1 + r + rows, 1 + c : 1 + c + columns] for r, c in taps]
+
+
+def _flat(inputs: list[Tensor]) -> Tensor:
+    return torch.stack(inputs, -1).view(-1, len(inputs))
 
 
 def synthesise(p: dict[str, Tensor], grids: list[Tensor], prediction: Tensor | None) -> Tensor:
