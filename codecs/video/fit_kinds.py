@@ -37,12 +37,12 @@ class Sample(NamedTuple):
 
     Attributes:
         frame: as it stands.
-        beside: the latents that the context model sees of another frame.
+        beside: the latents that the context model sees of another frame, if any.
         weight: of the frame's distortion.
     """
 
     frame: FrameState
-    beside: list[Grid] | None
+    beside: list[Grid]
     weight: float
 
 
@@ -85,7 +85,7 @@ class KindFit:
         shape, first = prior.shape, PRESETS[prior.preset].first[prior.kind]
         height, width = even_shape(format.shapes)
         net = fit_train.Net(
-            shape.taps, shape.hidden, shape.width, shape.colours,
+            0, shape.hidden, shape.width, shape.colours,
             shape.temporal, shape.extra, first, shape.colours > 1,
         )  # fmt: skip
         count = fit_networks.count(shape)
@@ -110,7 +110,7 @@ class KindFit:
         """
         frame = sample.frame
         objective = self._objective(sample.weight)
-        other = None if sample.beside is None else frame.flat(sample.beside)
+        other = frame.flat(sample.beside) if sample.beside else None
         for i in range(count):
             done = span.done + span.part * i / count
             phase = phase_at(self._recipe, done)
@@ -155,7 +155,9 @@ class KindFit:
 
         def context_cost(context: Context) -> float:
             return share * sum(
-                bits_of(*fit.symbols(context, s.frame.grids(), s.beside, threads=self._threads))
+                bits_of(
+                    *fit.frame_symbols(context, s.frame.grids(), s.beside, threads=self._threads)
+                )
                 for s in samples
             )
 

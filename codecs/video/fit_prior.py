@@ -26,13 +26,13 @@ class Preset:
 
     Attributes:
         number: of the preset in the stream.
-        sizes: causal taps, width of the context model (a multiple of 8) and width of the synthesis
-            of each kind of frames.
+        sizes: width of the context model (a multiple of 8) and width of the synthesis of each kind
+            of frames.
         first: the finest grid that the encoder fits, of each kind.
     """
 
     number: int
-    sizes: tuple[tuple[int, int, int], ...]
+    sizes: tuple[tuple[int, int], ...]
     first: tuple[int, ...]
 
     def shape(self, kind: int, colours: int) -> networks.Shape:
@@ -41,9 +41,9 @@ class Preset:
 
 
 PRESETS = {
-    "fast": Preset(0, ((6, 8, 16), (6, 8, 12), (6, 8, 8)), (0, 1, 1)),
-    "default": Preset(1, ((10, 16, 24), (10, 16, 16), (6, 8, 12)), (0, 1, 1)),
-    "best": Preset(2, ((14, 24, 40), (10, 16, 24), (10, 16, 16)), (0, 1, 1)),
+    "fast": Preset(0, ((8, 16), (8, 12), (8, 8)), (0, 1, 1)),
+    "default": Preset(1, ((16, 24), (16, 16), (8, 12)), (0, 1, 1)),
+    "best": Preset(2, ((24, 40), (16, 24), (16, 16)), (0, 1, 1)),
 }
 
 

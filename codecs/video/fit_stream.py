@@ -73,9 +73,9 @@ class Beside:
         """Begin a group of pictures whose grids are of this height and width."""
         self._last = [np.zeros(s, np.int16) for s in fit.grid_shapes(*shape)]
 
-    def grids(self, slot: Slot) -> list[Grid] | None:
-        """What it sees for a frame; None for those that are not predicted."""
-        return self._last if slot.references else None
+    def grids(self, slot: Slot) -> list[Grid]:
+        """What it sees for a frame; nothing for those that are not predicted."""
+        return self._last if slot.references else []
 
     def put(self, slot: Slot, grids: list[Grid]) -> None:
         """Go on to the next frame."""
@@ -111,7 +111,7 @@ def _symbols(
         yield np.array([new - mask[slot.kind]], np.int16), np.array([_MASK_ROW], np.uint8)
         mask[slot.kind] = new
         reference = beside.grids(slot)
-        yield fit.symbols(contexts[slot.kind], picture.grids, reference, threads=threads)
+        yield fit.frame_symbols(contexts[slot.kind], picture.grids, reference, threads=threads)
         beside.put(slot, picture.grids)
 
 
@@ -206,7 +206,7 @@ class Opened:
                 field = motion.decode(next(moves), height, width, two=two)
             mask[slot.kind] = self._mask(mask[slot.kind])
             coded = [bool(mask[slot.kind] >> k & 1) for k in range(GRIDS)]
-            grids = fit.decode(
+            grids = fit.frame_decode(
                 contexts[slot.kind], self._latents, *self._shape, coded, beside.grids(slot)
             )
             beside.put(slot, grids)
