@@ -63,7 +63,7 @@ def demo(output: Path, bpp: float, weights: Path | None) -> None:
         f"{model.source.name}, a real model file: {model.before:,} -> {model.after:,} bytes "
         f"({model.after / model.before:.1%}), unpacked byte for byte the same"
     )
-    names = ", ".join([*files, "model.lpk", "model.safetensors", "side_by_side.png"])
+    names = ", ".join([*files, "model.safetensors", "model.lpk", "side_by_side.png"])
     click.echo(f"wrote {names} to {output}/; `latentpack info {output}/` looks into them")
     click.echo(f"open {output}/listen.html in a browser to hear the voice")
     if not all(tensor.identical for tensor in packed):

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import latentpack
+from latentpack.codecs import weight_files
 from latentpack.codecs.codec import Rate
 from latentpack.codecs.image.light_frozen import SHIPPED
+from latentpack.codecs.output import create
 from latentpack.datasets.images import to_picture
 from latentpack.datasets.metrics import psnr_db
 from latentpack.datasets.picture_peers import PictureCoder, peer
@@ -75,13 +78,16 @@ class PackedModel:
 
 
 def show_model(folder: Path) -> PackedModel:
-    """Pack a real model file, the shipped weights, and unpack it again.
+    """Pack a real model file, shipped weights as floating point numbers, and unpack it again.
 
     Raises:
         RuntimeError: the file came back changed.
     """
-    packed, unpacked = folder / "model.lpk", folder / "model.safetensors"
-    model = SHIPPED["mse-1"]
+    model, packed = folder / "model.safetensors", folder / "model.lpk"
+    unpacked = folder / "unpacked.safetensors"
+    tensors = dict(weight_files.read(SHIPPED["mse-1"], "image/light").tensors)
+    with create(model, force=True) as file:
+        file.write(safetensors.torch.save(tensors))
     model_files.pack(model, packed, force=True)
     model_files.unpack(packed, unpacked, force=True)
     if unpacked.read_bytes() != model.read_bytes():

@@ -137,7 +137,7 @@ def test_silence_and_one_sample(tmp_path, sound_codecs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--bpp", "1"], "--bpp is for pictures; sounds have a rate for each codec"),
+        (["--bpp", "1"], "--bpp is for pictures and videos; sounds have a rate for each codec"),
         (["--seconds", "6m"], "--seconds must be 300 or less"),
         (["--start", "9"], "there is no sound from second 9 on"),
         (["p.png"], "pictures and sounds don't go on one page"),
