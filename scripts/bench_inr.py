@@ -171,7 +171,7 @@ def bench_inr(
             count = first and round(method.weights * first)
         else:
             count = round(rows[0]["bytes"] * 8 / _BITS * (1 - _EMBEDDINGS))
-        rows.append(fitted(clip, method, count, seconds))
+        rows.append(fitted(clip, method, count, seconds))  # type: ignore[arg-type]
         print(rows[-1], flush=True)
     rows.append(peer(clip, rows[0]["bytes"]))
     height, width = clip[0].shape[1:]

@@ -136,7 +136,7 @@ def video_fit() -> dict[str, bytes]:
         coded = {kind: networks(kinds[kind], seed + kind) for kind in used}
         return fit_stream.Group(kinds, 100, lengths, coded, pictures)
 
-    cases = {
+    cases: dict[str, tuple[VideoFormat, str, int, list[list[int]]]] = {
         "hierarchy": (VideoFormat(27, 19), "default", 2, [[5, 1], [1]]),
         "grey": (VideoFormat(17, 21, 10, 1), "fast", 0, [[2]]),
         "still": (VideoFormat(12, 10), "best", 4, [[]]),
@@ -155,6 +155,7 @@ def video_fit() -> dict[str, bytes]:
                 shown += [[plane.ravel().tolist() for plane in planes] for planes in found]
         files[f"{name}.lpk"] = file.getvalue()
         files[f"{name}.json"] = json.dumps(shown).encode()
+    return files
 
 
 def lite_model() -> Any:

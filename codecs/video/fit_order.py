@@ -31,7 +31,7 @@ class Slot(NamedTuple):
         references: the frames that it is predicted from, none to two; the nearest first.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides that of tuples
     kind: int
     level: int
     references: tuple[int, ...]

@@ -223,7 +223,7 @@ class Inr(GopCodec):
         stream = inr_stream.put_networks(layout, networks)
         origin = None if base is None else (number - base.number, base.id)
         payload = inr_stream.write(layout, stream, inr_stream.put_grids(layout, grids), origin)
-        weights = inr_stream.weights_of(layout, networks, base and base.weights)
+        weights = inr_stream.weights_of(layout, networks, None if base is None else base.weights)
         drawing = Drawing(layout, weights, grids)
         shown = (inr_signal.unpack(drawing.frame(t), format) for t in range(len(gop)))
         psnr = sum(_psnr(a, b, format) for a, b in zip(gop, shown, strict=True)) / len(gop)

@@ -238,7 +238,7 @@ def _optimisers(state: State) -> list[torch.optim.Adam]:
     groups = [
         ([state.weights, *encoder], _WEIGHT_RATE),
         (side, _SIDE_RATE),
-        ([y for frame in state.grids for y in frame if y.numel()], _GRID_RATE),
+        ([y for t in range(len(state.grids)) for y in state.own(t) if y.numel()], _GRID_RATE),
     ]
     made = [torch.optim.Adam(v, lr=rate, betas=_BETAS) for v, rate in groups if v]
     for optimiser in made:

@@ -30,8 +30,8 @@ def networks(state: State) -> Networks:
 
 
 def _whole(x: Tensor, k: int | Array, most: int) -> Array:
-    whole = np.rint(x.numpy() / step_of(k)).clip(-most, most)
-    return whole.astype(np.int32)
+    whole: Array = np.rint(x.numpy() / step_of(k)).clip(-most, most).astype(np.int32)
+    return whole
 
 
 def _cheapest_row(values: Array) -> int:

@@ -91,7 +91,8 @@ def packed_size(format: VideoFormat) -> tuple[int, int]:
 def pack(gop: list[Planes], format: VideoFormat) -> Target:
     """Frames as what networks are fitted to."""
     peak = _peak(format)
-    parts, shares = [], []
+    parts: list[Tensor] = []
+    shares: list[float] = []
     for planes in zip(*gop, strict=True):
         x = torch.stack(planes)[:, None].float() / peak - 0.5
         if parts and not isinstance(format, TensorFormat):

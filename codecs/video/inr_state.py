@@ -125,17 +125,21 @@ class State(nn.Module):
             return x + (torch.round(x) - x).detach()
         return x + torch.rand(x.shape, generator=self.noise) - 0.5
 
+    def own(self, t: int) -> list[nn.Parameter]:
+        """The grids of frame t where each frame has its own."""
+        return list(self.grids[t].parameters())
+
     def plain_grids(self, t: int, x: Tensor) -> list[Tensor]:
         """The grids of frame t, [1, C, H, W] of each level, in steps and not rounded."""
         if self.encoder is None:
-            return [y[None] for y in self.grids[t]]
+            return [y[None] for y in self.own(t)]
         grids = [torch.zeros(1, 0, *size) for size in self.layout.sizes]
         grids[-1] = self.encoder(x).float()
         return grids
 
     def _own_grids(self, t: int, hard: bool) -> tuple[list[Tensor], Tensor]:
         """The grids of a frame, and half of its bits and of those of the next, which follow it."""
-        values = [self._rounded(y, hard) if y.numel() else y for y in self.grids[t]]
+        values = [self._rounded(y, hard) if y.numel() else y for y in self.own(t)]
         whole = {n: self._whole(n) for n in range(t - 2, t + 2)}
         misses = {n: self._misses(whole[n], whole[n - 1]) for n in range(t - 1, t + 2)}
         rate = 0.5 * self._rate(misses[t - 1], misses[t], values, whole[t - 1])
@@ -147,7 +151,7 @@ class State(nn.Module):
         """The grids of a frame as integers; none before the first frame and behind the last."""
         if not 0 <= t < self.frames:
             return []
-        return [torch.round(y.detach()) for y in self.grids[t]]
+        return [torch.round(y.detach()) for y in self.own(t)]
 
     def _misses(self, values: list[Tensor], before: list[Tensor]) -> list[Array | None]:
         """How far the values of each level are from what is expected, over the channels."""
@@ -193,7 +197,8 @@ class State(nn.Module):
             if level + 1 < len(pyramid):
                 new = x - double(pyramid[level + 1], self.layout.sizes[level])
             planes = torch.cat([new[:, :4].mean(1, keepdim=True), new[:, 4:]], 1)
-            for t, own in enumerate(self.grids):
+            for t in range(len(self.grids)):
+                own = self.own(t)
                 count = min(len(own[level]), planes.shape[1])
                 own[level][:count] = units * planes[t, :count]
 

@@ -108,13 +108,17 @@ class Opened:
 
 def step_of(k: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Steps of their numbers."""
-    return np.exp2(np.asarray(k, np.float32) / OCTAVE + LOWEST, dtype=np.float32)
+    steps: npt.NDArray[np.float32] = np.exp2(
+        np.asarray(k, np.float32) / OCTAVE + LOWEST, dtype=np.float32
+    )
+    return steps
 
 
 def number_of(step: npt.ArrayLike) -> Array:
     """The numbers of the nearest steps."""
     log = np.log2(np.maximum(np.asarray(step, np.float64), 2.0**LOWEST))
-    return np.rint(OCTAVE * (log - LOWEST)).clip(0, MOST_STEP).astype(np.int32)
+    numbers: Array = np.rint(OCTAVE * (log - LOWEST)).clip(0, MOST_STEP).astype(np.int32)
+    return numbers
 
 
 def put_networks(layout: Layout, networks: Networks) -> bytes:
