@@ -35,6 +35,7 @@ from latentpack.scripts.bench import show
 from latentpack.scripts.codec_options import make_codec
 
 _NOISE = 1e-4
+_EXACT = 1 << 24  # below it float32 holds all integers
 _FLOAT_OPERATIONS = ("conv", "mul", "add", "sub", "div", "exp", "relu", "silu", "norm", "interp")
 _OLDER = {"avx2": "AVX2", "default": "SSE41"}  # torch's name of a capability, oneDNN's
 Digests = list[tuple[int, str]]  # of each group: how many integers, and their digest
@@ -106,7 +107,10 @@ def _digest(value: Any) -> tuple[int, str]:
 
 
 class OtherFloats(TorchFunctionMode):
-    """A machine whose operations of floats give other results; products of integers stay exact.
+    """A machine whose operations of floats give other results.
+
+    What is exact on every machine stays: matrix products and float64, which only the integer path
+    uses, on integers, and results that are whole numbers below 2**24.
 
     Args:
         change: result -> what the other machine gets.
@@ -120,11 +124,15 @@ class OtherFloats(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         name = func.__name__
         changed = any(part in name for part in _FLOAT_OPERATIONS) and "matmul" not in name
-        if changed and isinstance(out, torch.Tensor) and out.is_floating_point():
-            if not name.endswith("_"):
-                with torch._C.DisableTorchFunction():
+        if changed and isinstance(out, torch.Tensor) and not name.endswith("_"):
+            with torch._C.DisableTorchFunction():
+                if out.dtype == torch.float32 and not _is_whole(out):
                     return self._change(out)
         return out
+
+
+def _is_whole(x: torch.Tensor) -> bool:
+    return bool(((x == x.round()) & (x.abs() < _EXACT)).all())
 
 
 def _noisy(x: torch.Tensor) -> torch.Tensor:
