@@ -162,8 +162,9 @@ def lite_model() -> Any:
     """Networks of `video/lite` whose parse is of integers that no training has made."""
     import torch
 
+    from latentpack.codecs.image.light_frozen import RowTables
     from latentpack.codecs.transforms.integer import IntegerConv2d
-    from latentpack.codecs.video.lite_frozen import FrozenLite, RowTables
+    from latentpack.codecs.video.lite_frozen import FrozenLite
 
     def fill(buffer: torch.Tensor, top: int, least: int) -> None:
         values = torch.tensor(numbers(buffer.numel(), top, buffer.numel() + top))

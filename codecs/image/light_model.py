@@ -155,17 +155,17 @@ class HyperScale(nn.Module):
     `offset` is the row that a level has where z says nothing, in table rows.
     """
 
-    def __init__(self, size: Size) -> None:
-        """Make the layers."""
+    def __init__(self, size: Size, latents: int = LATENTS) -> None:
+        """Make the layers, for so many latents."""
         super().__init__()
         self.first = QuantConv2d(Z_CHANNELS, size.wide, 3, relu=True, input_step=1.0)
         self.second = QuantConv2d(size.wide, 4 * size.channels, 3, True, ACTIVATION_STEP)
         self.third = QuantConv2d(size.channels, size.wide, 3, True, ACTIVATION_STEP)
-        self.last = QuantConv2d(size.wide, LATENTS, 1, False, ACTIVATION_STEP)
-        self.offset = nn.Parameter(torch.full((LEVELS, LATENTS), 16.0))
+        self.last = QuantConv2d(size.wide, latents, 1, False, ACTIVATION_STEP)
+        self.offset = nn.Parameter(torch.full((LEVELS, latents), 16.0))
 
     def forward(self, z_hat: Tensor, t: Tensor) -> Tensor:
-        """z_hat [B, Z_CHANNELS, h/2, w/2] -> rows [B, LATENTS, h, w] as real numbers."""
+        """z_hat [B, Z_CHANNELS, h/2, w/2] -> rows [B, latents, h, w] as real numbers."""
         with torch.autocast(z_hat.device.type, enabled=False):
             x = self.second(self.first(z_hat))
             x = self.last(self.third(F.pixel_shuffle(x, 2)))
@@ -179,9 +179,10 @@ ROWS_PER_UNIT = 4.0  # gain of the last layer: small weights reach all 64 rows
 class MeanContext(nn.Module):
     """Means of the latents: from z for the anchors, from z and the anchors for the rest."""
 
-    def __init__(self, size: Size) -> None:
-        """Make the layers; both means start at zero."""
+    def __init__(self, size: Size, latents: int = LATENTS) -> None:
+        """Make the layers, for so many latents; both means start at zero."""
         super().__init__()
+        self._latents = latents
         self.hyper = nn.Sequential(
             Conv2d(Z_CHANNELS, size.channels),
             nn.LeakyReLU(0.1),
@@ -199,18 +200,18 @@ class MeanContext(nn.Module):
         return activate(self.modulation(x, t))
 
     def of_anchors(self, features: Tensor) -> Tensor:
-        """Features -> means [B, LATENTS, h, w], of use at the anchors."""
-        return _pad(self.anchor_mean(features).float())
+        """Features -> means [B, latents, h, w], of use at the anchors."""
+        return pad_means(self.anchor_mean(features).float(), self._latents)
 
     def of_rest(self, features: Tensor, anchors: Tensor) -> Tensor:
         """Features and y_hat (zero except at the anchors) -> means for the other half."""
         x = activate(self.context(torch.asinh(anchors[:, :MAIN])) + self.mix(features))
-        return _pad(self.rest_mean(x).float())
+        return pad_means(self.rest_mean(x).float(), self._latents)
 
 
-def _pad(means: Tensor) -> Tensor:
-    """Give the high frequencies the mean zero."""
-    return F.pad(means, (0, 0, 0, 0, 0, LATENTS - MAIN))
+def pad_means(means: Tensor, latents: int) -> Tensor:
+    """Give the high frequencies, the latents behind the main ones, the mean zero."""
+    return F.pad(means, (0, 0, 0, 0, 0, latents - MAIN))
 
 
 def anchor_mask(h: int, w: int, device: torch.device | None = None) -> Tensor:
@@ -242,9 +243,7 @@ class LightModel(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """One training pass, with the integers that the encoder would code.
 
-        The rate is that of the integers: the entropy networks learn from what they will code. The
-        latents, which feel nothing of a step function, get the gradient of the rate with uniform
-        noise (Balle et al., "End-to-end Optimized Image Compression", ICLR 2017) at fixed rows.
+        The rate is that of the integers, see `gaussian.coded_bits`.
 
         Args:
             x: RGB in [0, 1], float [B, 3, H, W], H and W multiples of 32.
@@ -256,7 +255,7 @@ class LightModel(nn.Module):
         y = self.g_a(x - 0.5, t) * interpolate(self.log_gain, t).exp()
         z = gaussian.leaky_clamp(self.h_a(y), -Z_LIMIT, Z_LIMIT)
         z_hat = round_ste(z)
-        z_bits = self._rate_bits(z, z_hat, interpolate(self.z_row, t))
+        z_bits = gaussian.coded_bits(z, z_hat, interpolate(self.z_row, t), self.training)
         row = self.h_s(z_hat, t)
         factor = self.dead_zone[row.detach().clamp(0, gaussian.ROWS - 1).round().int()]
         features = self.means.features(z_hat, t)
@@ -266,19 +265,10 @@ class LightModel(nn.Module):
         mu = torch.where(anchors, mu, self.means.of_rest(features, anchor_hat))
         residual = y - mu
         q = quantise(residual, factor)
-        y_bits = self._rate_bits(residual, q, row)
+        y_bits = gaussian.coded_bits(residual, q, row, self.training)
         y_hat = (q + mu) * interpolate(self.log_degain, t).exp()
         bits = z_bits.sum((1, 2, 3)) + y_bits.sum((1, 2, 3))
         return self.g_s(y_hat, t) + 0.5, bits
-
-    def _rate_bits(self, latents: Tensor, integers: Tensor, row: Tensor) -> Tensor:
-        """Bits of the integers, with gradients as `forward` says."""
-        hard = gaussian.rate_bits(integers.detach(), row)
-        if not self.training:
-            return hard
-        noise = torch.rand_like(latents) - 0.5
-        soft = gaussian.rate_bits(latents + noise, row.detach())
-        return hard + soft - soft.detach()
 
 
 def quantise(residual: Tensor, factor: Tensor) -> Tensor:

@@ -36,11 +36,12 @@ from ...entropy.coder import Encoder
 from ...kernels import motion
 from ...kernels.errors import BitstreamError
 from .. import weight_files
+from ..image.light_frozen import POSITIONS
 from .frames import Planes, VideoFormat, psnr_db
 from .gops import Coded, GopCodec
 from .lite_blocks import lmbda_of
 from .lite_frames import code_inter, code_intra, position_tensor, show_inter, show_intra
-from .lite_frozen import DEFAULT, POSITIONS, SHIPPED, FrozenLite, load_weights
+from .lite_frozen import DEFAULT, SHIPPED, FrozenLite, load_weights
 from .lite_run import Shown, to_cells
 from .lite_stream import Parsed, parse_group, put_group, to_input, to_samples
 

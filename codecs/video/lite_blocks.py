@@ -1,4 +1,4 @@
-"""What the networks of `video/lite` share: the block transform, rate positions, and rounding.
+"""What the networks of `video/lite` share: the block transform, rates, and steps of the quantiser.
 
 Pictures are 4:2:0 and stay so: `x` [B, 6, H/2, W/2] holds the four phases of luma (as
 `pixel_unshuffle(2)` lays them out), U and V, values 0 to 1. A block of 16 x 16 luma samples and its
@@ -12,19 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...entropy.models import gaussian
+from ..image.light_model import LEVELS, interpolate
 from ..transforms.conv import Conv2d
 from ..transforms.dct import dct_matrix
-from ..transforms.integer import round_ste
 
-LEVELS = 8
 LMBDA_RANGE = (0.0014, 0.18)  # of level 0 and of level 7; R + lmbda * 255^2 * D
 CHROMA_WEIGHT = 2.0  # D = (6 MSE_Y + 2 MSE_U + 2 MSE_V) / 8, see `distortion`
 CELL = 96  # numbers in a cell of 8 x 8 luma samples, of which the networks take a vector
 LATENTS = 384
-MAIN = 256  # the first latents, low frequencies: what the networks deal with
-Z_LIMIT = 127  # z is the input of int8 layers
-DEAD_ZONE = 0.5
 MIDDLE = 0.5  # what is taken off samples before the transform
 LUMA_UNIT, CHROMA_UNIT = 2.017, 3.5  # of latents, to be those of `image/light`
 
@@ -35,13 +30,6 @@ def lmbda_of(t: Tensor) -> Tensor:
     return low * (high / low) ** (t / (LEVELS - 1))
 
 
-def interpolate(table: Tensor, t: Tensor) -> Tensor:
-    """Rows of `table` [LEVELS, C] at real positions `t` [B] -> [B, C, 1, 1]."""
-    below = t.floor().clamp(0, LEVELS - 2).long()
-    part = (t - below).unsqueeze(1)
-    return (table[below] * (1 - part) + table[below + 1] * part)[:, :, None, None]
-
-
 def distortion(x: Tensor, x_hat: Tensor) -> Tensor:
     """Weighted mean squared error of [B, 6, h, w] -> [B].
 
@@ -50,30 +38,6 @@ def distortion(x: Tensor, x_hat: Tensor) -> Tensor:
     """
     error = (x - x_hat).square().mean((2, 3))
     return (6 * error[:, :4].mean(1) + CHROMA_WEIGHT * error[:, 4:].sum(1)) / 8
-
-
-def quantise(residual: Tensor, factor: Tensor) -> Tensor:
-    """Round with a dead zone, see `gaussian.dead_zone`; the gradient passes straight through."""
-    return residual + ((residual * factor).round() - residual).detach()
-
-
-def rate_bits(latents: Tensor, integers: Tensor, row: Tensor, training: bool) -> Tensor:
-    """Bits of integers; in training the latents get the gradient of the rate with noise.
-
-    As `LightModel.forward` of image/light has it.
-    """
-    hard = gaussian.rate_bits(integers.detach(), row)
-    if not training:
-        return hard
-    noise = torch.rand_like(latents) - 0.5
-    soft = gaussian.rate_bits(latents + noise, row.detach())
-    return hard + soft - soft.detach()
-
-
-def round_z(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Side information before and after rounding."""
-    z = gaussian.leaky_clamp(z, -Z_LIMIT, Z_LIMIT)
-    return z, round_ste(z)
 
 
 @functools.cache
@@ -138,20 +102,6 @@ class BlockTransform(nn.Module):
 def _product(matrix: Tensor, x: Tensor) -> Tensor:
     """A matrix [M, N] with the vectors of [B, N, h, w]."""
     return (matrix @ x.flatten(2)).view(len(x), len(matrix), *x.shape[2:])
-
-
-class Modulation(nn.Module):
-    """Per-level scale and offset of feature channels."""
-
-    def __init__(self, channels: int) -> None:
-        """Start as the identity."""
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(LEVELS, channels))
-        self.offset = nn.Parameter(torch.zeros(LEVELS, channels))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Float [B, C, H, W] and t [B] -> the same shape."""
-        return x * interpolate(self.scale, t).to(x) + interpolate(self.offset, t).to(x)
 
 
 class Gains(nn.Module):

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ...entropy.coder import Decoder, Encoder
 from ...kernels.errors import BitstreamError
-from .lite_blocks import MAIN, MIDDLE, Z_LIMIT
-from .lite_frozen import FrozenIntra, FrozenLite, RowTables
+from ..image.light_frozen import RowTables
+from ..image.light_model import MAIN, Z_LIMIT, anchor_mask
+from .lite_blocks import MIDDLE
+from .lite_frozen import FrozenIntra, FrozenLite
 from .lite_inter import field_integers
-from .lite_intra import anchor_mask
 from .lite_run import (
     Networks,
     Shown,

@@ -7,7 +7,6 @@ Its weights (`weight_files.py`) are int8 with a step per output channel for conv
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,75 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...entropy.models import gaussian
-from ...entropy.models.gaussian import ROWS
 from ...entropy.tables import TableSet
 from .. import weight_files
-from ..transforms.integer import ACTIVATION_STEP, IntegerConv2d, QuantConv2d
+from ..image.light_frozen import IntegerHyperScale, RowTables, compact, expand
+from ..image.light_model import DEAD_ZONE, MAIN, S
+from ..transforms.integer import IntegerConv2d
 from ..weight_files import Weights
-from . import lite_inter, lite_intra
-from .lite_blocks import DEAD_ZONE, LATENTS, LEVELS, MAIN
+from . import lite_inter
+from .lite_blocks import LATENTS
 from .lite_inter import FIELD_CHANNELS, SIDE, InterModel
 from .lite_intra import IntraModel
 from .lite_model import LiteModel
 
 NAME = "video/lite"
-POSITIONS = 64 * (LEVELS - 1)  # rate positions 0 .. POSITIONS, 64 to a level
 SHIPPED = {"lite": Path(__file__).parents[1] / "weights" / "video-lite.lpkw"}
 DEFAULT = SHIPPED["lite"]
-_OFFSET_UNIT = 16  # table rows are kept in sixteenths
-# The last layers count in ACTIVATION_STEP; this makes sixteenths of a row of it.
-_ROWS_SCALE = int(lite_intra.ROWS_PER_UNIT * ACTIVATION_STEP * _OFFSET_UNIT)
-_STEP = ".step"
 _FINE = ("inter.filter.tail", "intra.g_s.up")  # these do feel a coarse step
-
-
-def lerp_rows(table: Tensor, position: int) -> Tensor:
-    """Integer interpolation of table rows: int32 [LEVELS, C] in sixteenths -> int32 [C]."""
-    below = min(position >> 6, LEVELS - 2)
-    part = position - (below << 6)
-    return (table[below] * (64 - part) + table[below + 1] * part + 32) >> 6
-
-
-class RowTables(nn.Module):
-    """What a rate position adds to rows, and the rows of z."""
-
-    offset: Tensor  # int32 [LEVELS, LATENTS], sixteenths of a row
-    z_row: Tensor  # int32 [LEVELS, channels of z], sixteenths of a row
-
-    def __init__(self, z_channels: int) -> None:
-        """Make empty tables."""
-        super().__init__()
-        self.register_buffer("offset", torch.zeros(LEVELS, LATENTS, dtype=torch.int32))
-        self.register_buffer("z_row", torch.zeros(LEVELS, z_channels, dtype=torch.int32))
-
-    def rows(self, fixed: Tensor, position: int) -> Tensor:
-        """Output of a last layer, int32 [B, LATENTS, h, w] -> uint8 rows."""
-        x = fixed * _ROWS_SCALE + lerp_rows(self.offset, position)[:, None, None]
-        rows: Tensor = ((x + _OFFSET_UNIT // 2) >> 4).clamp(0, ROWS - 1).to(torch.uint8)
-        return rows
-
-    def z_rows(self, position: int) -> Tensor:
-        """Row of each channel of z, uint8."""
-        rows = (lerp_rows(self.z_row, position) + _OFFSET_UNIT // 2) >> 4
-        return rows.clamp(0, ROWS - 1).to(torch.uint8)
-
-
-class IntraRows(RowTables):
-    """h_s of frames that stand alone: z -> rows, the same on every machine."""
-
-    def __init__(self) -> None:
-        """Make empty layers."""
-        super().__init__(lite_intra.Z_CHANNELS)
-        wide, channels = lite_intra.WIDE, lite_intra.CHANNELS
-        self.first = IntegerConv2d(lite_intra.Z_CHANNELS, wide, 3, relu=True)
-        self.second = IntegerConv2d(wide, 4 * channels, 3, relu=True)
-        self.third = IntegerConv2d(channels, wide, 3, relu=True)
-        self.last = IntegerConv2d(wide, LATENTS, 1, relu=False)
-
-    def forward(self, z: Tensor, position: int) -> Tensor:
-        """int8 [B, Z_CHANNELS, h/2, w/2] -> uint8 rows [B, LATENTS, h, w]."""
-        x = F.pixel_shuffle(self.second(self.first(z)), 2)
-        return self.rows(self.last(self.third(x)), position)
 
 
 class InterRows(RowTables):
@@ -91,7 +37,7 @@ class InterRows(RowTables):
 
     def __init__(self) -> None:
         """Make empty layers."""
-        super().__init__(lite_inter.Z_CHANNELS)
+        super().__init__(LATENTS, lite_inter.Z_CHANNELS)
         wide, channels = lite_inter.WIDE, lite_inter.CHANNELS
         self.of_z = IntegerConv2d(lite_inter.Z_CHANNELS, channels, 3, relu=True)
         self.up = IntegerConv2d(channels, 4 * SIDE, 1, relu=True)
@@ -137,7 +83,8 @@ class FrozenIntra(nn.Module):
         super().__init__()
         model = IntraModel()
         self.g_a, self.g_s, self.h_a = model.g_a, model.g_s, model.h_a
-        self.means, self.gains, self.h_s = model.means, model.gains, IntraRows()
+        self.means, self.gains = model.means, model.gains
+        self.h_s = IntegerHyperScale(S, LATENTS)
 
 
 class FrozenInter(nn.Module):
@@ -172,21 +119,13 @@ def frozen_state(model: LiteModel) -> dict[str, Tensor]:
         for name, part in target.named_children():
             if not isinstance(part, RowTables):
                 part.load_state_dict(getattr(source, name).state_dict())
-    _freeze_rows(frozen.intra.h_s, model.intra.h_s, model.intra.z_row)
-    _freeze_rows(frozen.inter.rows, model.inter.rows, model.inter.z_row)
+    frozen.intra.h_s.freeze(model.intra.h_s, model.intra.z_row)
+    frozen.inter.rows.freeze(model.inter.rows, model.inter.z_row)
     state: dict[str, Tensor] = {}
     for name, value in frozen.state_dict().items():
-        state |= _compact(name, value)
+        state |= compact(name, value, _most(name, value.numel()))
     state["tables"] = torch.frombuffer(bytearray(frozen.tables.to_bytes()), dtype=torch.uint8)
     return state
-
-
-def _freeze_rows(target: RowTables, source: nn.Module, z_row: Tensor) -> None:
-    for name, layer in source.named_children():
-        assert isinstance(layer, QuantConv2d)
-        getattr(target, name).load_state_dict(layer.freeze().state_dict())
-    target.offset.copy_((source.get_parameter("offset") * _OFFSET_UNIT).round())
-    target.z_row.copy_((z_row.clamp(0, ROWS - 1) * _OFFSET_UNIT).round())
 
 
 @torch.no_grad()
@@ -197,26 +136,9 @@ def thaw(frozen: FrozenLite) -> LiteModel:
         for name, part in source.named_children():
             if not isinstance(part, RowTables):
                 getattr(target, name).load_state_dict(part.state_dict())
-    _thaw_rows(frozen.intra.h_s, model.intra.h_s, model.intra.z_row)
-    _thaw_rows(frozen.inter.rows, model.inter.rows, model.inter.z_row)
+    frozen.intra.h_s.thaw(model.intra.h_s, model.intra.z_row)
+    frozen.inter.rows.thaw(model.inter.rows, model.inter.z_row)
     return model
-
-
-def _thaw_rows(source: RowTables, target: nn.Module, z_row: Tensor) -> None:
-    for name, layer in target.named_children():
-        assert isinstance(layer, QuantConv2d)
-        layer.thaw(getattr(source, name))
-    target.get_parameter("offset").copy_(source.offset / _OFFSET_UNIT)
-    z_row.copy_(source.z_row / _OFFSET_UNIT)
-
-
-def _compact(name: str, value: Tensor) -> dict[str, Tensor]:
-    """What a weights file holds for a parameter or buffer."""
-    if not value.is_floating_point() or not name.endswith(".weight"):
-        return {name: value}
-    # A step that float16 holds: its multiples up to 127 are exact in float32.
-    step = (value.abs().amax(1) / _most(name, value.numel())).clamp_min(2**-14).half()
-    return {name: (value / step.float()[:, None]).round().to(torch.int8), name + _STEP: step}
 
 
 def _most(name: str, size: int) -> int:
@@ -227,12 +149,6 @@ def _most(name: str, size: int) -> int:
     if name.startswith(_FINE) or size < 30_000:
         return 127
     return 63 if size < 80_000 or name.startswith("intra.g_a.blocks") else 31
-
-
-def _expand(name: str, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
-    """The mirror of `_compact`."""
-    value = state[name].to(like.dtype)
-    return value * state[name + _STEP].float()[:, None] if name + _STEP in state else value
 
 
 def load_frozen(weights: Weights) -> FrozenLite:
@@ -246,7 +162,7 @@ def load_frozen(weights: Weights) -> FrozenLite:
         tables = TableSet.from_bytes(state.pop("tables").numpy().tobytes())
         frozen = FrozenLite()
         parameters = frozen.state_dict().items()
-        frozen.load_state_dict({n: _expand(n, state, value) for n, value in parameters})
+        frozen.load_state_dict({n: expand(n, state, value) for n, value in parameters})
     except Exception as error:
         raise ValueError(f"the tensors are not those of {NAME}: {error}") from error
     frozen.tables = tables

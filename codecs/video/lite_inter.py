@@ -21,22 +21,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...entropy.models import gaussian
-from ..transforms.conv import Conv2d, ResidualBlock, activate
-from ..transforms.integer import ACTIVATION_STEP, QuantConv2d
-from . import lite_blocks as blocks
-from .lite_blocks import (
-    CELL,
+from ..image.light_model import (
     DEAD_ZONE,
-    LATENTS,
     LEVELS,
     MAIN,
-    BlockTransform,
-    Down,
-    Gains,
+    ROWS_PER_UNIT,
+    Z_LIMIT,
     Modulation,
+    anchor_mask,
     interpolate,
+    pad_means,
+    quantise,
 )
-from .lite_intra import ROWS_PER_UNIT, anchor_mask, pad_means
+from ..transforms.conv import Conv2d, ResidualBlock, activate
+from ..transforms.integer import ACTIVATION_STEP, QuantConv2d, round_ste
+from .lite_blocks import CELL, LATENTS, MIDDLE, BlockTransform, Down, Gains
 from .lite_warp import warp_features, warp_planes
 
 CHANNELS = 64  # at 1/8 scale: of trunk, filter and memory
@@ -114,7 +113,7 @@ class Analysis(nn.Module):
         """-> [B, LATENTS, h/8, w/8]; x and p are [B, 6, h, w]."""
         branch = _last(torch.cat((4 * F.pixel_unshuffle(x - p, 4), c.to(x)), 1))
         branch = activate(self.modulation(self.head(branch), t))
-        return pad_means(self.tail(self.blocks(branch)).float())
+        return pad_means(self.tail(self.blocks(branch)).float(), LATENTS)
 
 
 class Means(nn.Module):
@@ -137,7 +136,7 @@ class Means(nn.Module):
         """
         x = self.context(c) + F.pixel_shuffle(self.hyper(z_hat), 2)
         share, delta = self.tail(activate(self.modulation(x, t))).float().chunk(2, 1)
-        return pad_means(share), pad_means(delta)
+        return pad_means(share, LATENTS), pad_means(delta, LATENTS)
 
 
 class Rows(nn.Module):
@@ -240,23 +239,24 @@ class InterModel(nn.Module):
         Returns:
             The decoded frame, and the estimated bits of each, without those of the field, [B].
         """
-        x = x - blocks.MIDDLE
-        p = predict(before, vectors) - blocks.MIDDLE
+        x = x - MIDDLE
+        p = predict(before, vectors) - MIDDLE
         c = self.trunk(p, warp_features(before.memory, vectors), t)
         up, down = self.gains.up(t), self.gains.down(t)
         predicted = self.transform(p) * up
         y = (self.transform(x) + self.g_a(x, p, c, t)) * up
         squashed = torch.asinh(y - predicted)
         inputs = torch.cat((torch.asinh(predicted[:, :MAIN]), squashed.abs()), 1)
-        z, z_hat = blocks.round_z(self.h_a(inputs).float())
-        z_bits = blocks.rate_bits(z, z_hat, interpolate(self.z_row, t), self.training)
+        z = gaussian.leaky_clamp(self.h_a(inputs).float(), -Z_LIMIT, Z_LIMIT)
+        z_hat = round_ste(z)
+        z_bits = gaussian.coded_bits(z, z_hat, interpolate(self.z_row, t), self.training)
         share, delta = self.means(c, z_hat, t)
         mu = predicted * (1 - share) + delta
         q, y_bits = self._code(y - mu, z_hat, before.q, field_integers(vectors), t)
         rough = self.transform.inverse((q + mu) * down)
         x_hat, memory = self.filter(rough, p, c, t)
         bits = z_bits.sum((1, 2, 3)) + y_bits.sum((1, 2, 3))
-        return Decoded(x_hat + blocks.MIDDLE, memory, q), bits
+        return Decoded(x_hat + MIDDLE, memory, q), bits
 
     def _code(
         self, residual: Tensor, z_hat: Tensor, last: Tensor, field: Tensor, t: Tensor
@@ -266,10 +266,10 @@ class InterModel(nn.Module):
         with torch.autocast(residual.device.type, enabled=False):
             features = self.rows.features(z_hat, last, field)
             row = self.rows.of_first(features, t)
-            first = torch.where(anchors, blocks.quantise(residual, self._factor(row)), 0.0)
+            first = torch.where(anchors, quantise(residual, self._factor(row)), 0.0)
             row = torch.where(anchors, row, self.rows.of_second(features, first, t))
-        q = torch.where(anchors, first, blocks.quantise(residual, self._factor(row)))
-        return q, blocks.rate_bits(residual, q, row, self.training)
+        q = torch.where(anchors, first, quantise(residual, self._factor(row)))
+        return q, gaussian.coded_bits(residual, q, row, self.training)
 
     def _factor(self, row: Tensor) -> Tensor:
         return self.dead_zone[row.detach().clamp(0, gaussian.ROWS - 1).round().int()]

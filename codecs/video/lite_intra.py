@@ -13,25 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...entropy.models import gaussian
-from ..transforms.conv import Conv2d, ResidualBlock, activate
-from ..transforms.integer import ACTIVATION_STEP, QuantConv2d
-from . import lite_blocks as blocks
-from .lite_blocks import (
-    CELL,
+from ..image.light_model import (
     DEAD_ZONE,
-    LATENTS,
     LEVELS,
     MAIN,
-    BlockTransform,
-    Down,
-    Gains,
+    Z_CHANNELS,
+    Z_LIMIT,
+    HyperScale,
+    MeanContext,
     Modulation,
+    S,
+    anchor_mask,
     interpolate,
+    quantise,
 )
-
-CHANNELS, WIDE, BLOCKS = 96, 128, 3  # the sizes of image/light, S
-Z_CHANNELS = 32
-ROWS_PER_UNIT = 4.0  # gain of the last integer layer: small weights reach all 64 rows
+from ..transforms.conv import Conv2d, ResidualBlock, activate
+from ..transforms.integer import round_ste
+from .lite_blocks import CELL, LATENTS, MIDDLE, BlockTransform, Down, Gains
 
 
 class Analysis(nn.Module):
@@ -41,10 +39,10 @@ class Analysis(nn.Module):
         """Start as the DCT."""
         super().__init__()
         self.transform = BlockTransform()
-        self.head = Conv2d(CELL, CHANNELS)
-        self.modulation = Modulation(CHANNELS)
-        self.blocks = nn.Sequential(*(ResidualBlock(CHANNELS) for _ in range(BLOCKS)))
-        self.tail = Conv2d(CHANNELS, MAIN, 3, stride=2, zero=True)
+        self.head = Conv2d(CELL, S.channels)
+        self.modulation = Modulation(S.channels)
+        self.blocks = nn.Sequential(*(ResidualBlock(S.channels) for _ in range(S.blocks)))
+        self.tail = Conv2d(S.channels, MAIN, 3, stride=2, zero=True)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """See the class."""
@@ -64,11 +62,11 @@ class Synthesis(nn.Module):
         self.transform = BlockTransform()
         # asinh: the DC is a hundred times larger than what the branch is there to mend.
         self.squash = nn.Parameter(torch.full((MAIN,), 8.0))
-        self.head = Conv2d(MAIN, WIDE)
-        self.modulation = Modulation(WIDE)
-        self.up = Conv2d(WIDE, 4 * CHANNELS, 1)
-        self.blocks = nn.Sequential(*(ResidualBlock(CHANNELS) for _ in range(BLOCKS)))
-        self.tail = Conv2d(CHANNELS, CELL, zero=True)
+        self.head = Conv2d(MAIN, S.wide)
+        self.modulation = Modulation(S.wide)
+        self.up = Conv2d(S.wide, 4 * S.channels, 1)
+        self.blocks = nn.Sequential(*(ResidualBlock(S.channels) for _ in range(S.blocks)))
+        self.tail = Conv2d(S.channels, CELL, zero=True)
 
     def forward(self, y_hat: Tensor, t: Tensor) -> Tensor:
         """See the class."""
@@ -81,73 +79,6 @@ class Synthesis(nn.Module):
         return self.transform.inverse(y_hat) + mended
 
 
-class HyperScale(nn.Module):
-    """h_s: z_hat -> row of the Gaussian table for each latent; the integer path.
-
-    `offset` is the row that a level has where z says nothing, in table rows.
-    """
-
-    def __init__(self) -> None:
-        """Make the layers."""
-        super().__init__()
-        self.first = QuantConv2d(Z_CHANNELS, WIDE, 3, relu=True, input_step=1.0)
-        self.second = QuantConv2d(WIDE, 4 * CHANNELS, 3, True, ACTIVATION_STEP)
-        self.third = QuantConv2d(CHANNELS, WIDE, 3, True, ACTIVATION_STEP)
-        self.last = QuantConv2d(WIDE, LATENTS, 1, False, ACTIVATION_STEP)
-        self.offset = nn.Parameter(torch.full((LEVELS, LATENTS), 16.0))
-
-    def forward(self, z_hat: Tensor, t: Tensor) -> Tensor:
-        """z_hat [B, Z_CHANNELS, h/16, w/16] -> rows [B, LATENTS, h/8, w/8] as real numbers."""
-        with torch.autocast(z_hat.device.type, enabled=False):
-            x = self.second(self.first(z_hat))
-            x = self.last(self.third(F.pixel_shuffle(x, 2)))
-            rows: Tensor = x * ROWS_PER_UNIT + interpolate(self.offset, t)
-            return rows
-
-
-class MeanContext(nn.Module):
-    """Means of the latents: from z for the anchors, from z and the anchors for the rest."""
-
-    def __init__(self) -> None:
-        """Make the layers; both means start at zero."""
-        super().__init__()
-        self.hyper = nn.Sequential(
-            Conv2d(Z_CHANNELS, CHANNELS),
-            nn.LeakyReLU(0.1),
-            Conv2d(CHANNELS, 4 * CHANNELS),
-        )
-        self.modulation = Modulation(CHANNELS)
-        self.anchor_mean = Conv2d(CHANNELS, MAIN, 1, zero=True)
-        self.context = Conv2d(MAIN, WIDE)
-        self.mix = Conv2d(CHANNELS, WIDE, 1)
-        self.rest_mean = Conv2d(WIDE, MAIN, 1, zero=True)
-
-    def features(self, z_hat: Tensor, t: Tensor) -> Tensor:
-        """z_hat -> features at the scale of y."""
-        x = F.pixel_shuffle(self.hyper(z_hat), 2)
-        return activate(self.modulation(x, t))
-
-    def of_anchors(self, features: Tensor) -> Tensor:
-        """Features -> means [B, LATENTS, ...], of use at the anchors."""
-        return pad_means(self.anchor_mean(features).float())
-
-    def of_rest(self, features: Tensor, anchors: Tensor) -> Tensor:
-        """Features and y_hat (zero except at the anchors) -> means for the other half."""
-        x = activate(self.context(torch.asinh(anchors[:, :MAIN])) + self.mix(features))
-        return pad_means(self.rest_mean(x).float())
-
-
-def pad_means(means: Tensor) -> Tensor:
-    """Give the high frequencies the mean zero."""
-    return F.pad(means, (0, 0, 0, 0, 0, LATENTS - MAIN))
-
-
-def anchor_mask(h: int, w: int, device: torch.device | None = None) -> Tensor:
-    """Checkerboard, bool [1, 1, h, w]: True where row + column is even."""
-    rows = torch.arange(h, device=device)[:, None]
-    return ((rows + torch.arange(w, device=device)) % 2 == 0)[None, None]
-
-
 class IntraModel(nn.Module):
     """All networks of a frame that stands alone, in their training form."""
 
@@ -157,13 +88,14 @@ class IntraModel(nn.Module):
         """Make a model that starts as a DCT codec."""
         super().__init__()
         self.g_a, self.g_s = Analysis(), Synthesis()
-        self.h_a = Down(MAIN + LATENTS, CHANNELS, WIDE, Z_CHANNELS)
-        self.h_s, self.means, self.gains = HyperScale(), MeanContext(), Gains()
+        self.h_a = Down(MAIN + LATENTS, S.channels, S.wide, Z_CHANNELS)
+        self.h_s, self.means = HyperScale(S, LATENTS), MeanContext(S, LATENTS)
+        self.gains = Gains()
         self.z_row = nn.Parameter(torch.full((LEVELS, Z_CHANNELS), 25.0))
         factors = gaussian.dead_zone(gaussian.freeze(), DEAD_ZONE)
         self.register_buffer("dead_zone", factors, persistent=False)
 
-    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """One training pass, with the integers that the encoder would code.
 
         Args:
@@ -171,24 +103,24 @@ class IntraModel(nn.Module):
             t: rate positions in [0, LEVELS - 1], float [B].
 
         Returns:
-            x_hat [B, 6, h, w], not clamped, estimated bits of each picture [B], and the integers
-            q [B, LATENTS, h/8, w/8].
+            x_hat [B, 6, h, w], not clamped, and estimated bits of each picture [B].
         """
-        y = self.g_a(x - blocks.MIDDLE, t) * self.gains.up(t)
+        y = self.g_a(x - MIDDLE, t) * self.gains.up(t)
         squashed = torch.asinh(y)
         side = self.h_a(torch.cat((squashed[:, :MAIN], squashed.abs()), 1)).float()
-        z, z_hat = blocks.round_z(side)
-        z_bits = blocks.rate_bits(z, z_hat, interpolate(self.z_row, t), self.training)
+        z = gaussian.leaky_clamp(side, -Z_LIMIT, Z_LIMIT)
+        z_hat = round_ste(z)
+        z_bits = gaussian.coded_bits(z, z_hat, interpolate(self.z_row, t), self.training)
         row = self.h_s(z_hat, t)
         factor = self.dead_zone[row.detach().clamp(0, gaussian.ROWS - 1).round().int()]
         features = self.means.features(z_hat, t)
         anchors = anchor_mask(y.shape[2], y.shape[3], y.device)
         mu = self.means.of_anchors(features)
-        anchor_hat = torch.where(anchors, blocks.quantise(y - mu, factor) + mu, 0.0)
+        anchor_hat = torch.where(anchors, quantise(y - mu, factor) + mu, 0.0)
         mu = torch.where(anchors, mu, self.means.of_rest(features, anchor_hat))
         residual = y - mu
-        q = blocks.quantise(residual, factor)
-        y_bits = blocks.rate_bits(residual, q, row, self.training)
+        q = quantise(residual, factor)
+        y_bits = gaussian.coded_bits(residual, q, row, self.training)
         bits = z_bits.sum((1, 2, 3)) + y_bits.sum((1, 2, 3))
-        x_hat = self.g_s((q + mu) * self.gains.down(t), t) + blocks.MIDDLE
-        return x_hat, bits, q
+        x_hat = self.g_s((q + mu) * self.gains.down(t), t) + MIDDLE
+        return x_hat, bits

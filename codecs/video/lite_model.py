@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .lite_blocks import LEVELS
+from ..image.light_model import LEVELS
 from .lite_inter import Decoded, InterModel, after_intra
 from .lite_intra import IntraModel
 
@@ -45,7 +45,7 @@ class LiteModel(nn.Module):
             Decoded frames [B, T, 6, h, w] and estimated bits [B, T] without those of fields.
         """
         with torch.set_grad_enabled(self.training and self.trains_intra):
-            x_hat, bits, _ = self.intra(clip[:, 0], (t + INTRA_STEP).clamp(max=TOP))
+            x_hat, bits = self.intra(clip[:, 0], (t + INTRA_STEP).clamp(max=TOP))
         state = after_intra(x_hat.detach().float().clamp(0, 1))
         decoded, spent = [x_hat], [bits]
         for i in range(1, clip.shape[1]):

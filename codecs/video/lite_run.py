@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import motion
+from ..image.light_model import MAIN, Modulation, interpolate
 from ..transforms.conv import Conv2d, ResidualBlock
-from .lite_blocks import CELL, LATENTS, MAIN, MIDDLE, Modulation, interpolate
+from .lite_blocks import CELL, LATENTS, MIDDLE
 from .lite_frozen import FrozenInter
 from .lite_inter import CHANNELS
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..image.light_frozen import load_weights, thaw
-from ..image.light_model import block_dct
+from ..image.light_model import MAIN, block_dct
 from ..transforms.conv import Conv2d
-from .lite_blocks import CELL, LATENTS, MAIN, frequencies
+from .lite_blocks import CELL, LATENTS, frequencies
 from .lite_intra import IntraModel
 
 # R, G, B minus one half of Y', U, V minus their middles, BT.601, limited range.

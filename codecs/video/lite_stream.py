@@ -18,12 +18,13 @@ from torch import Tensor
 from ...entropy.coder import Decoder
 from ...kernels import motion
 from ..fields import Cursor, get_varint, put_varint
+from ..image.light_frozen import POSITIONS
 from .frames import Planes, VideoFormat
 from .lite_blocks import LATENTS
 from .lite_frames import Integers, parse_inter, parse_intra
-from .lite_frozen import POSITIONS, FrozenLite
+from .lite_frozen import FrozenLite
 
-CELL = 32  # luma samples to a side of one z
+SIDE = 32  # luma samples to a side of one z
 BLOCK = 16  # of one vector of latents
 _POSITION_BYTES = 2
 _GREY = 128 / 255  # U and V of frames without colours
@@ -45,7 +46,7 @@ class Parsed(NamedTuple):
 
 def padded(format: VideoFormat) -> tuple[int, int]:
     """Height and width of luma as the networks see it: whole cells."""
-    return -(-format.height // CELL) * CELL, -(-format.width // CELL) * CELL
+    return -(-format.height // SIDE) * SIDE, -(-format.width // SIDE) * SIDE
 
 
 def to_input(planes: Planes, format: VideoFormat) -> tuple[Tensor, Tensor]:

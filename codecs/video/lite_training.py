@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ...entropy.models.gaussian import MIN_SCALE, ROWS, STEP
 from ...kernels import motion
+from ..image.light_model import LEVELS
 from ..training import Figures, Recipe
 from ..weight_files import Weights
-from . import lite_blocks as blocks
-from .lite_blocks import LEVELS, lmbda_of
+from .lite_blocks import distortion, lmbda_of
 from .lite_frozen import SHIPPED, frozen_state, load_frozen, thaw
 from .lite_inter import after_intra, predict
 from .lite_model import INTRA_STEP, TOP, LiteModel, luma
@@ -128,7 +128,7 @@ class LiteRecipe(Recipe):
         x_hat, bits = model(x, t, search)
         first = (t + INTRA_STEP).clamp(max=TOP)
         lmbda = lmbda_of(torch.stack([first, *[t] * (x.shape[1] - 1)], 1))
-        error = blocks.distortion(x.flatten(0, 1), x_hat.float().flatten(0, 1)).view(bits.shape)
+        error = distortion(x.flatten(0, 1), x_hat.float().flatten(0, 1)).view(bits.shape)
         bpp = bits / (4 * x.shape[3] * x.shape[4])
         weight = (lmbda[:, -1:] / 0.01) ** -self.balance
         losses = (bpp + lmbda * 255**2 * error) * weight

@@ -37,6 +37,26 @@ def rate_bits(q: Tensor, row: Tensor) -> Tensor:
     return torch.where(bits > _ESCAPE_BITS, _ESCAPE_BITS + 0.05 * (bits - _ESCAPE_BITS), bits)
 
 
+def coded_bits(latents: Tensor, integers: Tensor, row: Tensor, training: bool) -> Tensor:
+    """Bits of what latents were rounded to; rows learn from the integers that will be coded.
+
+    In training the latents, which feel nothing of a step function, get the gradient of the rate
+    with uniform noise at fixed rows (Balle et al., "End-to-end Optimized Image Compression", ICLR
+    2017).
+
+    Args:
+        latents: before rounding.
+        integers: of the same shape.
+        row: of the table, as for `rate_bits`.
+        training: whether gradients are wanted.
+    """
+    hard = rate_bits(integers.detach(), row)
+    if not training:
+        return hard
+    soft = rate_bits(latents + (torch.rand_like(latents) - 0.5), row.detach())
+    return hard + soft - soft.detach()
+
+
 def leaky_clamp(x: Tensor, low: float, high: float) -> Tensor:
     """Clamp whose gradient is 0.1 outside the range, so that a value can find its way back."""
     inside = x.clamp(low, high)
