@@ -127,6 +127,30 @@ def find(digest: bytes, paths: Iterable[Path]) -> Path | None:
     return None
 
 
+def file_of(digest: Any, chosen: Path, its: bytes, shipped: Iterable[Path]) -> Path:
+    """The weights file that a stream was made with: the one chosen, or one that ships.
+
+    Args:
+        digest: that the stream states.
+        chosen: by the user, or the usual one.
+        its: digest of that.
+        shipped: files to look through.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if digest == its:
+        return chosen
+    found = find(digest, shipped) if isinstance(digest, bytes) else None
+    if found is None:
+        shown = digest.hex() if isinstance(digest, bytes) else repr(digest)
+        raise ValueError(
+            f"the stream was made with weights {shown}, {chosen.name} is {its.hex()}; name the "
+            "right file with --weights"
+        )
+    return found
+
+
 def _read(data: bytes) -> Weights:
     reader = Reader(io.BytesIO(data))
     about = _about(reader)

@@ -197,16 +197,8 @@ File = TypeVar("File", bound=PriorFile)
 
 def of_digest(digest: bytes, path: Path, shipped: str, load: Callable[[Path], File]) -> File:
     """The same for a codec whose files that ship have such names."""
-    given = load(path)
-    if given.digest == digest:
-        return given
-    found = weight_files.find(digest, sorted(WEIGHTS.glob(shipped)))
-    if found is None:
-        raise ValueError(
-            f"the stream was made with weights {digest.hex()}, {path.name} is "
-            f"{given.digest.hex()}; name the right file with --weights"
-        )
-    return load(found)
+    its, paths = load(path).digest, sorted(WEIGHTS.glob(shipped))
+    return load(weight_files.file_of(digest, path, its, paths))
 
 
 def save(

@@ -6,14 +6,13 @@ one lmbda give about the same rate with both.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import pytorch_msssim
 import torch
 from torch import Tensor, nn
 
-from ...entropy.models.gaussian import MIN_SCALE, ROWS, STEP
+from ...entropy.models.gaussian import rows_of
 from ..training import Figures, Recipe
 from ..weight_files import Weights
 from .light_frozen import SHIPPED, frozen_state, load_frozen, thaw
@@ -66,25 +65,8 @@ class LightRecipe(Recipe):
         return thaw(load_frozen(weights))
 
     def optimizers(self, model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-        """Muon for the convolutions' matrices, Adam for tables of rows, other tables, the rest."""
-        named = dict(model.named_parameters())
-        matrices = [n for n in named if n.endswith(".weight")]
-        rows = ["h_s.offset", "z_row"]
-        tables = [n for n in named if named[n].shape[0] == LEVELS and n not in rows]
-        others = named.keys() - {*matrices, *rows, *tables}
-        groups = ((rows, 10 * lr), (tables, lr), (sorted(others), lr / 4))
-        return [
-            torch.optim.Muon(
-                [named[n] for n in matrices],
-                lr=lr,
-                weight_decay=0.01,
-                adjust_lr_fn="match_rms_adamw",
-            ),
-            torch.optim.Adam(
-                [{"params": [named[n] for n in names], "lr": rate} for names, rate in groups],
-                betas=(0.9, 0.99),
-            ),
-        ]
+        """See `optimizers_of`."""
+        return optimizers_of(model, ["h_s.offset", "z_row"], lr)
 
     def start(self, model: nn.Module, batch: Tensor) -> None:
         """Start each level's table rows at the scales that a batch really has."""
@@ -92,9 +74,7 @@ class LightRecipe(Recipe):
         for level in range(LEVELS):
             t = torch.full((len(batch),), float(level), device=batch.device)
             y = model.g_a(batch - 0.5, t) * interpolate(model.log_gain, t).exp()
-            scale = y.transpose(0, 1).reshape(LATENTS, -1).abs().mean(1) * math.sqrt(math.pi / 2)
-            row = torch.log(scale.clamp_min(MIN_SCALE) / MIN_SCALE) / STEP
-            model.h_s.offset[level] = row.clamp(0, ROWS - 1)
+            model.h_s.offset[level] = rows_of(y.transpose(0, 1).reshape(LATENTS, -1).abs().mean(1))
 
     def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Figures]:
         """See Recipe; each picture has a rate position of its own."""
@@ -129,6 +109,34 @@ class LightRecipe(Recipe):
         return frozen_state(model), {} if self.distortion == "mse" else {
             "distortion": self.distortion
         }
+
+
+def optimizers_of(model: nn.Module, rows: list[str], lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the convolutions' matrices, Adam for tables of rows, other tables and the rest.
+
+    Args:
+        model: parameters of it that need no gradient are left out.
+        rows: names of the parameters that count in rows of the Gaussian table.
+        lr: learning rate.
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = [n for n in named if n.endswith(".weight")]
+    rows = [n for n in rows if n in named]
+    tables = [n for n in named if named[n].shape[0] == LEVELS and n not in rows]
+    others = named.keys() - {*matrices, *rows, *tables}
+    groups = ((rows, 10 * lr), (tables, lr), (sorted(others), lr / 4))
+    return [
+        torch.optim.Muon(
+            [named[n] for n in matrices],
+            lr=lr,
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.Adam(
+            [{"params": [named[n] for n in names], "lr": rate} for names, rate in groups],
+            betas=(0.9, 0.99),
+        ),
+    ]
 
 
 def _ms_ssim_loss(x: Tensor, x_hat: Tensor) -> Tensor:

@@ -142,16 +142,8 @@ class Lite(GopCodec):
 
     def _model_of(self, header: dict[str, Any]) -> FrozenLite:
         """The networks that a stream was made with: ours, or shipped ones."""
-        wanted = header.get("w")
-        if wanted == self.model.digest:
-            return self.model
-        if isinstance(wanted, bytes) and (path := weight_files.find(wanted, SHIPPED.values())):
-            return load_weights(path)
-        shown = wanted.hex() if isinstance(wanted, bytes) else repr(wanted)
-        raise ValueError(
-            f"the stream was made with weights {shown}, {self.path.name} is "
-            f"{self.model.digest.hex()}; name the right file with --weights"
-        )
+        path = weight_files.file_of(header.get("w"), self.path, self.model.digest, SHIPPED.values())
+        return self.model if path == self.path else load_weights(path)
 
 
 CODEC = Lite

@@ -6,15 +6,15 @@ Frames that stand alone start from the shipped weights of `image/light` (`lite_s
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ...entropy.models.gaussian import MIN_SCALE, ROWS, STEP
+from ...entropy.models.gaussian import rows_of
 from ...kernels import motion
 from ..image.light_model import LEVELS
+from ..image.light_training import optimizers_of
 from ..training import Figures, Recipe
 from ..weight_files import Weights
 from .lite_blocks import distortion, lmbda_of
@@ -24,6 +24,7 @@ from .lite_model import INTRA_STEP, TOP, LiteModel, luma
 from .lite_start import from_light
 
 _VALIDATED_LEVELS = (1.0, 3.0, 5.0)
+_ROWS = ("h_s.offset", "rows.offset", "z_row")  # ends of names: what counts in table rows
 _FIELD_SHARE = 0.25  # of lmbda: cheaper fields than the error of the prediction asks for
 
 
@@ -71,25 +72,9 @@ class LiteRecipe(Recipe):
         return model
 
     def optimizers(self, model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-        """Muon for the convolutions' matrices, Adam for tables of rows, other tables, the rest."""
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        matrices = [n for n in named if n.endswith(".weight")]
-        rows = [n for n in named if n.endswith((".offset", "z_row")) and ".modulation" not in n]
-        tables = [n for n in named if named[n].shape[0] == LEVELS and n not in rows]
-        others = named.keys() - {*matrices, *rows, *tables}
-        groups = ((rows, 10 * lr), (tables, lr), (sorted(others), lr / 4))
-        return [
-            torch.optim.Muon(
-                [named[n] for n in matrices],
-                lr=lr,
-                weight_decay=0.01,
-                adjust_lr_fn="match_rms_adamw",
-            ),
-            torch.optim.Adam(
-                [{"params": [named[n] for n in names], "lr": rate} for names, rate in groups],
-                betas=(0.9, 0.99),
-            ),
-        ]
+        """See `optimizers_of`."""
+        rows = [n for n, _ in model.named_parameters() if n.endswith(_ROWS)]
+        return optimizers_of(model, rows, lr)
 
     def start(self, model: nn.Module, batch: Tensor) -> None:
         """Start each level's table rows at the scales that a batch really has."""
@@ -104,9 +89,7 @@ class LiteRecipe(Recipe):
                 p = predict(after_intra(x_hat), vectors)
                 error = model.inter.transform(batch[:, i] - p) * model.inter.gains.up(t)
                 scales.append(error.abs().mean((0, 2, 3)))
-            scale = torch.stack(scales).mean(0) * math.sqrt(math.pi / 2)
-            row = torch.log(scale.clamp_min(MIN_SCALE) / MIN_SCALE) / STEP
-            model.inter.rows.offset[level] = row.clamp(0, ROWS - 1)
+            model.inter.rows.offset[level] = rows_of(torch.stack(scales).mean(0))
 
     def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Figures]:
         """See Recipe; each clip has a rate position of its own."""

@@ -57,6 +57,12 @@ def coded_bits(latents: Tensor, integers: Tensor, row: Tensor, training: bool) -
     return hard + soft - soft.detach()
 
 
+def rows_of(size: Tensor) -> Tensor:
+    """Table rows, as real numbers, of Gaussians whose mean absolute value is `size`."""
+    scale = size * math.sqrt(math.pi / 2)
+    return (torch.log(scale.clamp_min(MIN_SCALE) / MIN_SCALE) / STEP).clamp(0, ROWS - 1)
+
+
 def leaky_clamp(x: Tensor, low: float, high: float) -> Tensor:
     """Clamp whose gradient is 0.1 outside the range, so that a value can find its way back."""
     inside = x.clamp(low, high)
