@@ -72,6 +72,17 @@ def get_varint(cursor: Cursor, what: str = "varint") -> int:
     raise cursor.error(what, f"the varint is longer than {MAX_VARINT_BYTES} bytes")
 
 
+def put_signed(value: int) -> bytes:
+    """Code an integer as the varint 2 v, or -2 v - 1 if it is negative (zigzag)."""
+    return put_varint(2 * value if value >= 0 else -2 * value - 1)
+
+
+def get_signed(cursor: Cursor, what: str = "varint") -> int:
+    """The mirror of `put_signed`."""
+    value = get_varint(cursor, what)
+    return ~(value >> 1) if value & 1 else value >> 1
+
+
 def put_cbor(value: Any, limit: int) -> bytes:
     """Code str, int, bytes, bool, None, float, lists and str-keyed maps as deterministic CBOR."""
     if (count := _count(value, 0)) > MAX_ITEMS:

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from ...kernels import sounds
 from ...kernels.errors import BitstreamError
 from ...kernels.sounds import Samples
-from ..fields import Cursor, get_varint, put_varint
+from ..fields import Cursor, get_signed, get_varint, put_signed, put_varint
 
 MAX_SAMPLES = 1 << 24  # of a packet, all channels together
 RAW, CODED = 0, 1
@@ -218,15 +218,7 @@ def _values(row: Samples, low: int, high: int) -> Values | None:
 
 def _deflated(values: Values) -> bytes:
     gaps = b"".join(put_varint(int(gap)) for gap in np.diff(values) - 1)
-    return zlib.compress(put_varint(_zigzag(int(values[0]))) + gaps, 9)
-
-
-def _zigzag(value: int) -> int:
-    return 2 * value if value >= 0 else -2 * value - 1
-
-
-def _unzigzag(value: int) -> int:
-    return -(value + 1) // 2 if value & 1 else value // 2
+    return zlib.compress(put_signed(int(values[0])) + gaps, 9)
 
 
 def _choose_partners(samples: Samples, forms: list[Form]) -> None:
@@ -280,11 +272,11 @@ def _denumbered(row: Samples, form: Form) -> Samples:
 
 def _write_form(form: Form) -> bytes:
     if form.form == CONSTANT:
-        return bytes([CONSTANT]) + put_varint(_zigzag(form.value))
+        return bytes([CONSTANT]) + put_signed(form.value)
     if form.form == COPY:
         return bytes([COPY, form.value])
     if form.values is None:
-        bounds = put_varint(_zigzag(form.low)) + put_varint(form.high - form.low)
+        bounds = put_signed(form.low) + put_varint(form.high - form.low)
         return bytes([PLAIN, form.partner, form.shift]) + bounds
     deflated = _deflated(form.values)
     return bytes([LIST, form.partner]) + put_varint(len(deflated)) + deflated
@@ -294,7 +286,7 @@ def _read_form(cursor: Cursor, channel: int, channels: int, bits: int) -> Form:
     lowest, highest = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     form = cursor.take(1, "form of a channel")[0]
     if form == CONSTANT:
-        value = _unzigzag(get_varint(cursor, "constant"))
+        value = get_signed(cursor, "constant")
         if not lowest <= value <= highest:
             raise cursor.error("constant", f"is {value}, not of {bits} bits")
         return Form(CONSTANT, value)
@@ -313,7 +305,7 @@ def _read_form(cursor: Cursor, channel: int, channels: int, bits: int) -> Form:
         high = len(values) - 1 - nearest
         return Form(LIST, partner=number, low=-nearest, high=high, values=values)
     shift = cursor.take(1, "shift")[0]
-    low = _unzigzag(get_varint(cursor, "low"))
+    low = get_signed(cursor, "low")
     high = low + get_varint(cursor, "range")
     if shift > 31 or not lowest <= low << shift <= high << shift <= highest:
         raise cursor.error("range", f"{low} to {high} shifted by {shift} is not of {bits} bits")
@@ -330,7 +322,7 @@ def _read_values(cursor: Cursor) -> Values:
     if not inflater.eof or inflater.unused_data:
         raise cursor.error("list", "is cut short, too long, or followed by other bytes")
     inner = Cursor(memoryview(plain), 0)
-    values = [_unzigzag(get_varint(inner, "lowest value"))]
+    values = [get_signed(inner, "lowest value")]
     while inner.left:
         values.append(values[-1] + get_varint(inner, "gap of values") + 1)
         if len(values) > _MOST_VALUES or values[-1] >= 1 << 31:

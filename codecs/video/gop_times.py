@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...kernels.errors import BitstreamError
-from ..fields import MAX_VARINT_BYTES, Cursor, get_varint, put_varint
+from ..fields import MAX_VARINT_BYTES, Cursor, get_signed, get_varint, put_signed, put_varint
 from .frames import MOST_PTS
 
 MOST_FRAMES = 1 << 16  # of a GoP
@@ -51,10 +51,10 @@ def put_times(times: Times) -> bytes:
             form = _EVEN_UNKNOWN
         elif all(d == step for d in durations):
             form = _EVEN
-    head = put_varint(count << 2 | form) + _put_signed(pts[0])
+    head = put_varint(count << 2 | form) + put_signed(pts[0])
     if form != _ANY:
-        return head + _put_signed(step)
-    numbers = b"".join(map(_put_signed, [*steps, *_against(durations, steps)]))
+        return head + put_signed(step)
+    numbers = b"".join(map(put_signed, [*steps, *_against(durations, steps)]))
     packed = zlib.compress(numbers, 9)
     return head + put_varint(len(packed)) + packed
 
@@ -65,12 +65,12 @@ def get_times(cursor: Cursor, most: int) -> Times:
     count, form = head >> 2, head & 3
     if not 1 <= count <= most:
         raise cursor.error("count of frames", f"it is {count}, expected 1 to {most}")
-    first = _get_signed(cursor, "pts")
+    first = get_signed(cursor, "pts")
     if form == _ANY:
         return _checked(cursor, _get_any(cursor, count, first))
     if form not in (_EVEN, _EVEN_UNKNOWN):
         raise cursor.error("form of the times", f"it is {form}, expected 0 to 2")
-    step = _get_signed(cursor, "step of the pts")
+    step = get_signed(cursor, "step of the pts")
     return _checked(
         cursor,
         Times([first + i * step for i in range(count)], [0 if form else step] * count),
@@ -88,8 +88,8 @@ def _get_any(cursor: Cursor, count: int, first: int) -> Times:
     if not unpack.eof or unpack.unused_data:
         raise cursor.error("times", "they do not end where they should")
     numbers = Cursor(memoryview(data), 0)
-    steps = [_get_signed(numbers, "step of the pts") for _ in range(count - 1)]
-    offsets = [_get_signed(numbers, "duration") for _ in range(count)]
+    steps = [get_signed(numbers, "step of the pts") for _ in range(count - 1)]
+    offsets = [get_signed(numbers, "duration") for _ in range(count)]
     if numbers.left:
         raise cursor.error("times", f"{numbers.left} bytes are left over")
     pts = [first]
@@ -113,15 +113,6 @@ def _expected(steps: Sequence[int]) -> list[int]:
 
 def _against(durations: Sequence[int], steps: Sequence[int]) -> list[int]:
     return [a - b for a, b in zip(durations, _expected(steps), strict=True)]
-
-
-def _put_signed(value: int) -> bytes:
-    return put_varint(2 * value if value >= 0 else -2 * value - 1)
-
-
-def _get_signed(cursor: Cursor, what: str) -> int:
-    value = get_varint(cursor, what)
-    return ~(value >> 1) if value & 1 else value >> 1
 
 
 def read_times(body: bytes, most: int) -> tuple[Times, memoryview]:

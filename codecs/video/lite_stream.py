@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...entropy.coder import Decoder
 from ...kernels import motion
-from ..fields import Cursor, get_varint, put_varint
+from ..fields import Cursor, get_signed, get_varint, put_signed, put_varint
 from ..image.light_frozen import POSITIONS
 from .frames import Planes, VideoFormat
 from .lite_blocks import LATENTS
@@ -95,7 +95,7 @@ def _put_positions(positions: Sequence[int]) -> bytes:
     if alike:
         return head
     steps = (b - a for a, b in itertools.pairwise(others))
-    return head + b"".join(put_varint(2 * s if s >= 0 else -2 * s - 1) for s in steps)
+    return head + b"".join(put_signed(step) for step in steps)
 
 
 def _get_positions(cursor: Cursor, count: int) -> list[int]:
@@ -108,8 +108,7 @@ def _get_positions(cursor: Cursor, count: int) -> list[int]:
     if second & 1:
         return positions + [positions[1]] * (count - 2)
     for _ in range(count - 2):
-        step = get_varint(cursor, "rate position")
-        positions.append(_legal(cursor, positions[-1] + (step >> 1 ^ -(step & 1))))
+        positions.append(_legal(cursor, positions[-1] + get_signed(cursor, "rate position")))
     return positions
 
 

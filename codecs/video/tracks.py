@@ -14,7 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ...kernels.errors import BitstreamError
-from ..fields import Cursor, get_varint, put_varint
+from ..fields import Cursor, get_signed, get_varint, put_signed, put_varint
 
 MOST_PACKETS = 1 << 12  # of a part
 MOST_TRACKS = 1 << 8
@@ -67,7 +67,7 @@ def put_part(packets: Sequence[TrackPacket]) -> bytes:
     """
     if not 1 <= len(packets) <= MOST_PACKETS:
         raise ValueError(f"a part holds 1 to {MOST_PACKETS} packets, got {len(packets)}")
-    numbers = b"".join(map(_put_signed, _columns(packets))) + b"".join(map(_put_side, packets))
+    numbers = b"".join(map(put_signed, _columns(packets))) + b"".join(map(_put_side, packets))
     if len(numbers) > _MOST_NUMBERS:
         raise ValueError(
             f"{len(packets)} packets have {len(numbers)} bytes of times and side data; a part "
@@ -92,7 +92,7 @@ def get_part(body: bytes | memoryview, track: int) -> list[TrackPacket]:
     if numbers.left < 6 * count:
         raise cursor.error("count of packets", f"it is {count}, more than there are numbers for")
     flags, steps, offsets, durations, sizes, sides = (
-        [_get_signed(numbers) for _ in range(count)] for _ in range(6)
+        [get_signed(numbers, "number of a packet") for _ in range(count)] for _ in range(6)
     )
     packets, clock = [], 0
     for i in range(count):
@@ -192,12 +192,3 @@ def _unpacked(cursor: Cursor) -> bytes:
     if not unpack.eof or unpack.unused_data:
         raise cursor.error("times of packets", "they do not end where they should")
     return data
-
-
-def _put_signed(value: int) -> bytes:
-    return put_varint(2 * value if value >= 0 else -2 * value - 1)
-
-
-def _get_signed(cursor: Cursor) -> int:
-    value = get_varint(cursor, "number of a packet")
-    return ~(value >> 1) if value & 1 else value >> 1
