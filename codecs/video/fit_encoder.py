@@ -1,9 +1,9 @@
 """Fitting of `video/fit`: gradient descent on the latents of a group of pictures and its networks.
 
-The frames are visited in rounds, in coding order. A visit makes a frame's prediction again from its
-references as they stand, sometimes with new motion, goes on with its latents and with the networks
-of its kind for some iterations (as `codecs/image/fit_encoder.py` does), and decodes it for those
-that follow. Before the last round the networks are rounded to what is coded of them, and stay; in
+Motion is looked for once, between the frames themselves. Then the frames are visited in rounds, in
+coding order. A visit makes a frame's prediction again from its references as they stand, goes on
+with its latents and with the networks of its kind for some iterations (as
+`codecs/image/fit_encoder.py` does), and decodes it for those that follow. Before the last round the networks are rounded to what is coded of them, and stay; in
 it each frame is finished on references that are just what a decoder has.
 """
 
@@ -38,7 +38,6 @@ class Plan:
         rounds: visits of each frame, the last one included.
         first: the fraction of iterations in the first round.
         last: in the last one.
-        searches: the rounds that look for motion once more, after the first.
         weights: of distortion, by the level of a frame: others are made from it.
         shares: of the iterations, by level.
         speeds: of the networks, by kind: those of predicted frames see many of them.
@@ -49,7 +48,6 @@ class Plan:
     rounds: int = 12
     first: float = 0.2
     last: float = 0.2
-    searches: tuple[int, ...] = ()
     weights: tuple[float, ...] = (3.0, 2.0, 1.4, 1.1, 1.0, 0.9)
     shares: tuple[float, ...] = (3.0, 1.6, 1.2, 1.0, 0.8, 0.7)
     speeds: tuple[float, ...] = (1.0, 0.1, 0.1)
@@ -125,18 +123,18 @@ class GroupFit:
         middle = (1 - plan.first - plan.last) / max(1, plan.rounds - 2)
         for number in range(plan.rounds - 1):
             span = Span(done, middle if number else plan.first, 1 - plan.last)
-            self._round(one, span, number in plan.searches, progress)
+            self._round(one, span, progress)
             done += span.part
         self._freeze()
-        self._round(one, Span(done, 1 - done, 1 - plan.last), False, progress)
+        self._round(one, Span(done, 1 - done, 1 - plan.last), progress)
         pictures = [Picture(frame.field, frame.grids()) for frame in self.frames]
         coded = {kind: fit.coded for kind, fit in self._kinds.items() if fit.coded is not None}
         return Group(self.priors, position_of(self.lmbda), self.lengths, coded, pictures)
 
-    def _round(self, one: float, span: Span, search: bool, progress: Progress | None) -> None:
+    def _round(self, one: float, span: Span, progress: Progress | None) -> None:
         beside, bits, error = Beside(even_shape(self.format.shapes)), 0.0, 0.0
         for number, frame in enumerate(self.frames, 1):
-            self._predict(frame, search)
+            self._predict(frame)
             count = max(1, round(one * self.plan.share(frame.slot) * span.part))
             got = self._kinds[frame.slot.kind].fit(self._sample(frame, beside), count, span)
             beside.put(frame.slot, frame.grids())
@@ -158,13 +156,13 @@ class GroupFit:
             every = -(-len(found) // self.plan.samples)
             self._kinds[kind].freeze(found[::every])
 
-    def _predict(self, frame: FrameState, search: bool) -> None:
+    def _predict(self, frame: FrameState) -> None:
         references = [self._shown[index] for index in frame.slot.references]
         if not references:
             return
-        if search or frame.field is None:
-            # Those that are not decoded as well as they will be would mislead the first search.
-            luma = [(r.decoded if frame.field else r.planes)[0] for r in references]
+        if frame.field is None:
+            # In references that are not decoded as well as they will be it would be misled.
+            luma = [r.planes[0] for r in references]
             weight = self.plan.weight(frame.slot)
             frame.field = motion.search(
                 frame.planes[0], luma, self.lmbda * weight, bits=self.format.bits
