@@ -99,7 +99,12 @@ class Slice:
 
 def layout(preset: Preset, colours: int) -> dict[str, Slice]:
     """The slices of the parameter vector, in order, without gaps."""
-    h, n, s, c = preset.hidden, preset.inputs, preset.width, colours
+    return slices(preset.hidden, preset.inputs, preset.width, colours, GRIDS)
+
+
+def slices(hidden: int, inputs: int, width: int, colours: int, planes: int) -> dict[str, Slice]:
+    """The slices of networks of these sizes, of which the synthesis takes so many planes."""
+    h, n, s, c = hidden, inputs, width, colours
     shapes: dict[str, tuple[int, ...]] = {
         "context.w1": (h, n),
         "context.b1": (GRIDS, h),
@@ -109,21 +114,21 @@ def layout(preset: Preset, colours: int) -> dict[str, Slice]:
         "context.skip": (2, n),
         "context.b3": (GRIDS, 2),
         "up": (GRIDS - 1, UP_TAPS),  # row k: from grid k + 1 to k
-        "synthesis.w1": (s, GRIDS),
+        "synthesis.w1": (s, planes),
         "synthesis.b1": (s,),
         "synthesis.w2": (c, s),
         "synthesis.b2": (c,),
-        "synthesis.skip": (c, GRIDS),
+        "synthesis.skip": (c, planes),
         "synthesis.k1": (c, c, 3, 3),
         "synthesis.c1": (c,),
         "synthesis.k2": (c, c, 3, 3),
         "synthesis.c2": (c,),
     }
-    slices, start = {}, 0
+    found, start = {}, 0
     for name, shape in shapes.items():
-        slices[name] = Slice(start, shape)
-        start = slices[name].stop
-    return slices
+        found[name] = Slice(start, shape)
+        start = found[name].stop
+    return found
 
 
 def count(preset: Preset, colours: int) -> int:

@@ -77,32 +77,8 @@ class Shape:
 
 def layout(shape: Shape) -> dict[str, Slice]:
     """The slices of the parameter vector, in order, without gaps."""
-    h, n, s, c = shape.hidden, shape.inputs, shape.width, shape.colours
     planes = GRIDS + shape.extra
-    shapes: dict[str, tuple[int, ...]] = {
-        "context.w1": (h, n),
-        "context.b1": (GRIDS, h),
-        "context.w2": (h, h),
-        "context.b2": (h,),
-        "context.w3": (2, h),
-        "context.skip": (2, n),
-        "context.b3": (GRIDS, 2),
-        "up": (GRIDS - 1, still.UP_TAPS),  # row k: from grid k + 1 to k
-        "synthesis.w1": (s, planes),
-        "synthesis.b1": (s,),
-        "synthesis.w2": (c, s),
-        "synthesis.b2": (c,),
-        "synthesis.skip": (c, planes),
-        "synthesis.k1": (c, c, 3, 3),
-        "synthesis.c1": (c,),
-        "synthesis.k2": (c, c, 3, 3),
-        "synthesis.c2": (c,),
-    }
-    slices, start = {}, 0
-    for name, size in shapes.items():
-        slices[name] = Slice(start, size)
-        start = slices[name].stop
-    return slices
+    return still.slices(shape.hidden, shape.inputs, shape.width, shape.colours, planes)
 
 
 def count(shape: Shape) -> int:
