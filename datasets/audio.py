@@ -10,7 +10,6 @@ much it is. Videos are files with sound too.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Self
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from . import audio_samples
 from .audio_kinds import explain, tags_of
+from .ffmpeg_errors import raise_if_of_the_disk, reason_of
 from .resampling import resample_blocks
 
 # Between frames: shorter gaps are rounded time stamps, longer ones a jump of the clock.
@@ -58,8 +58,8 @@ class AudioReader:
         try:
             self._container = av.open(file, "r", metadata_errors="replace", io_open=_refuse)
         except _DAMAGE as error:
-            _raise_if_of_the_disk(error)
-            reason = f"no sound that can be read ({_reason(error)}), or damaged"
+            raise_if_of_the_disk(error)
+            reason = f"no sound that can be read ({reason_of(error)}), or damaged"
             self._fail(explain(reason, file))
         try:
             self._stream = self._choose(stream, file)
@@ -243,8 +243,8 @@ class AudioReader:
             except StopIteration:
                 return
             except _DAMAGE as error:
-                _raise_if_of_the_disk(error)
-                self._damaged(f"damaged or cut short ({_reason(error)})")
+                raise_if_of_the_disk(error)
+                self._damaged(f"damaged or cut short ({reason_of(error)})")
                 return
             if packet.is_corrupt:
                 self._damaged("cut short, its last part is not whole")
@@ -257,7 +257,7 @@ class AudioReader:
             try:
                 frames = packet.decode()
             except _DAMAGE as error:
-                self._damaged(f"a part can't be decoded ({_reason(error)})")
+                self._damaged(f"a part can't be decoded ({reason_of(error)})")
                 continue
             for frame in frames:
                 room = None
@@ -377,15 +377,3 @@ def _time(frame: av.AudioFrame) -> float | None:
 def _format(found: tuple[int, int, str]) -> str:
     rate, channels, sample_format = found
     return f"{channels} channels at {rate} Hz ({sample_format})"
-
-
-def _raise_if_of_the_disk(error: Exception) -> None:
-    """Damaged files make FFmpeg seek to places that are none; other errors of files are real."""
-    if isinstance(error, av.error.FFmpegError) or not isinstance(error, OSError):
-        return
-    if error.errno != errno.EINVAL:
-        raise error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).lower()

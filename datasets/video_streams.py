@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
@@ -14,6 +13,7 @@ from av.stream import Discard, Disposition
 
 from . import video_tracks
 from .audio_kinds import explain
+from .ffmpeg_errors import raise_if_of_the_disk, reason_of
 from .video_findings import Findings
 from .video_source import readable_source
 from .video_tracks import TrackPacket
@@ -73,8 +73,8 @@ class VideoStreams:
                 options={"max_pixels": str(_MOST_PIXELS)},
             )
         except _DAMAGE as error:
-            _raise_if_of_the_disk(error)
-            reason = f"no video that can be read ({_reason(error)}), or damaged"
+            raise_if_of_the_disk(error)
+            reason = f"no video that can be read ({reason_of(error)}), or damaged"
             self._found.fail(explain(reason, file, "video"))
 
     def _choose(self, number: int | None) -> Any:
@@ -190,7 +190,7 @@ class VideoStreams:
                 if not started or (begin is not None and self._found.time < begin):
                     lost += 1
                     continue
-                self._found.damaged(f"a frame can't be decoded without damage ({_reason(error)})")
+                self._found.damaged(f"a frame can't be decoded without damage ({reason_of(error)})")
                 continue
             for frame in frames:
                 if not started:
@@ -211,8 +211,8 @@ class VideoStreams:
             except StopIteration:
                 return
             except _DAMAGE as error:
-                _raise_if_of_the_disk(error)
-                self._found.damaged(f"damaged or cut short ({_reason(error)})")
+                raise_if_of_the_disk(error)
+                self._found.damaged(f"damaged or cut short ({reason_of(error)})")
                 return
             if packet.is_corrupt:
                 self._found.damaged("cut short, its last part is not whole")
@@ -241,15 +241,3 @@ def _rank(stream: Any) -> tuple[bool, int, int]:
 def _refuse(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
     """Playlists and the like may not open files or addresses that nobody has named."""
     raise ValueError(f"it refers to {url!r}, which is not opened")
-
-
-def _raise_if_of_the_disk(error: Exception) -> None:
-    """Damaged files make FFmpeg seek to places that are none; other errors of files are real."""
-    if isinstance(error, av.error.FFmpegError) or not isinstance(error, OSError):
-        return
-    if error.errno != errno.EINVAL:
-        raise error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).lower()

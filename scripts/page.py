@@ -49,7 +49,7 @@ def fill(
     """Make the page.
 
     Args:
-        name: of its .html and .css.
+        name: of its .html, in which {{TOOLS}} are those of a stage, and .css.
         scripts: names of its .js files, in order.
         subjects: what the page shows, for its title.
         data: what its scripts read.
@@ -57,7 +57,7 @@ def fill(
     """
     title = "latentpack: " + ", ".join(subjects[:3]) + (" ..." if subjects[3:] else "")
     parts = {
-        "BODY": _read(f"{name}.html"),
+        "BODY": _read(f"{name}.html").replace("{{TOOLS}}", _read("stage.html")),
         "TITLE": html.escape(title),
         "STYLE": "".join(_read(f"{style}.css") for style in ("page", *styles, name)),
         "SCRIPT": "".join(_read(f"{script}.js") for script in ("page", *scripts)),

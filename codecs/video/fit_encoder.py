@@ -3,8 +3,9 @@
 Motion is looked for once, between the frames themselves. Then the frames are visited in rounds, in
 coding order. A visit makes a frame's prediction again from its references as they stand, goes on
 with its latents and with the networks of its kind for some iterations (as
-`codecs/image/fit_encoder.py` does), and decodes it for those that follow. Before the last round the networks are rounded to what is coded of them, and stay; in
-it each frame is finished on references that are just what a decoder has.
+`codecs/image/fit_encoder.py` does), and decodes it for those that follow. Before the last round the
+networks are rounded to what is coded of them, and stay; in it each frame is finished on references
+that are just what a decoder has.
 """
 
 from __future__ import annotations
